@@ -1,0 +1,199 @@
+"""The sampler: draw continuations of many prompts from one causal model, fast, and record their log-probabilities.
+
+A batch of at most `rows` samples is decoded one token a step. Prompts are taken longest first; each is read once and its
+keys and values are shared by its samples. Rows that finish leave the batch and new samples take their place, so the
+batch stays full until the queue is empty. A sample's uniforms are its own (`seeding`), whatever batch it lands in.
+
+Source of the law: records.Decoding. Log-probabilities are those of that law, in nats, float32, written down at the draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers.cache_utils import Cache, DynamicCache
+
+from amenable.policy.cache import rebuild
+from amenable.policy.draw import draw
+from amenable.records import Decoding, Ended
+from amenable.seeding import torch_generator
+
+GROWTH = 64  # columns of room left at a rebuild
+REFILL = 0.25  # the batch is rebuilt when this share of it is free
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class Drawn:
+    """What the engine wrote down for N samples: tokens and log_probs (N, max_tokens), lengths (N,), why each ended."""
+
+    tokens: torch.Tensor
+    log_probs: torch.Tensor
+    lengths: torch.Tensor
+    ended: list[Ended]
+
+
+class Engine:
+    """One run of the sampler over `prompts` (token ids), `n` samples each. State lives only while `run` does."""
+
+    def __init__(
+        self,
+        model: Any,
+        prompts: Sequence[Sequence[int]],
+        *,
+        n: int,
+        decoding: Decoding,
+        eos_ids: Sequence[int],
+        stopped: Callable[[torch.Tensor], bool] | None = None,
+        seed: int,
+        rows: int = 64,
+    ) -> None:
+        self.model, self.prompts, self.n, self.decoding = model, prompts, n, decoding
+        self.stopped, self.rows = stopped, rows
+        self.device = model.device
+        self.eos = torch.tensor(sorted(eos_ids), dtype=torch.int64, device=self.device)
+        total = len(prompts) * n
+        generator = torch_generator(seed, "uniforms")
+        self.uniforms = torch.rand(total, decoding.max_tokens, generator=generator, dtype=torch.float64)
+        self.drawn = Drawn(
+            tokens=torch.zeros(total, decoding.max_tokens, dtype=torch.int64),
+            log_probs=torch.zeros(total, decoding.max_tokens),
+            lengths=torch.zeros(total, dtype=torch.int64),
+            ended=["length"] * total,
+        )
+        longest_first = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+        self.queue = [index * n + copy for index in longest_first for copy in range(n)]
+        # one entry a row of the live batch
+        self.cache: Cache | None = None
+        self.samples: list[int] = []
+        self.alive: list[bool] = []
+        self.start = self.position = torch.zeros(0, dtype=torch.int64, device=self.device)
+        self.last = torch.zeros(0, dtype=torch.int64, device=self.device)
+
+    @torch.inference_mode()
+    def run(self, progress: Progress | None = None) -> Drawn:
+        """Draw everything. `progress(done, total)` is called with numbers of finished samples."""
+        done = 0
+        for finished in self._steps():
+            done += finished
+            if progress is not None and finished:
+                progress(done, len(self.drawn.ended))
+        return self.drawn
+
+    def _steps(self) -> Iterator[int]:
+        """Rebuild where needed, decode one token a row, and yield how many samples finished."""
+        while self.queue or any(self.alive):
+            free = self.rows - sum(self.alive)
+            if (self.queue and free >= max(1, REFILL * self.rows)) or self._sparse():
+                yield self._rebuild(free)
+                continue
+            if self.cache is not None and self.cache.layers[0].used == self.cache.get_max_length():
+                yield self._rebuild(0)
+                continue
+            yield self._record(range(len(self.samples)), self._forward())
+
+    def _sparse(self) -> bool:
+        return bool(self.samples) and sum(self.alive) <= (1 - REFILL) * len(self.samples)
+
+    def _forward(self) -> torch.Tensor:
+        """Logits (R, V) of the next token of every row."""
+        assert self.cache is not None
+        used = self.cache.layers[0].used
+        mask = None
+        if bool(self.start.any()):
+            mask = torch.arange(used + 1, device=self.device).unsqueeze(0) >= self.start.unsqueeze(1)
+        out = self.model(
+            input_ids=self.last.unsqueeze(1),
+            attention_mask=mask,
+            position_ids=self.position.unsqueeze(1),
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        self.position = self.position + 1
+        logits: torch.Tensor = out.logits[:, -1]
+        return logits
+
+    def _record(self, rows: Sequence[int], logits: torch.Tensor) -> int:
+        """Draw a token for `rows` (their logits in order), write it down, end the samples that end; how many did."""
+        ids = torch.tensor([self.samples[row] for row in rows])
+        counts = self.drawn.lengths[ids]
+        # a dead row waits for the next rebuild: its draw is made and thrown away
+        uniforms = self.uniforms[ids, counts.clamp(max=self.decoding.max_tokens - 1)].to(self.device)
+        tokens, log_probs = draw(logits, uniforms, self.decoding)
+        self.last[list(rows)] = tokens
+        at_eos = torch.isin(tokens, self.eos).tolist()
+        finished = 0
+        for row, token, log_prob, eos in zip(rows, tokens.tolist(), log_probs.tolist(), at_eos, strict=True):
+            if not self.alive[row]:
+                continue
+            sample = self.samples[row]
+            count = int(self.drawn.lengths[sample])
+            self.drawn.tokens[sample, count] = token
+            self.drawn.log_probs[sample, count] = log_prob
+            self.drawn.lengths[sample] = count + 1
+            if eos:
+                self.drawn.ended[sample] = "eos"
+            elif self.stopped is not None and self.stopped(self.drawn.tokens[sample, : count + 1]):
+                self.drawn.ended[sample] = "stop"
+            elif count + 1 < self.decoding.max_tokens:
+                continue
+            self.alive[row] = False
+            finished += 1
+        return finished
+
+    def _rebuild(self, free: int) -> int:
+        """Drop finished rows, admit up to `free` new samples, draw their first token; how many ended at once."""
+        keep = [row for row, alive in enumerate(self.alive) if alive]
+        admitted, self.queue = self.queue[:free], self.queue[free:]
+        kept = torch.tensor(keep, dtype=torch.int64, device=self.device)
+        drop = int(self.start[kept].min()) if keep else 0
+        old = self.cache if keep else None
+        fresh, copies, lengths, logits = self._prefill(admitted)
+        width = max(lengths, default=0)
+        used_old = old.layers[0].used if old is not None else 0
+        drop = min(drop, max(0, used_old - width))  # a new prompt needs its own width of columns
+        self.cache = rebuild(old, kept, drop, fresh, copies, GROWTH) if keep or admitted else None
+        used = max(used_old - drop, width)
+        new_lengths = torch.tensor(lengths, dtype=torch.int64, device=self.device)
+        assert not keep or used == used_old - drop  # longest prompts first: a later prompt never needs more columns
+        self.start = torch.cat([self.start[kept] - drop, used - new_lengths])
+        self.position = torch.cat([self.position[kept], new_lengths])
+        self.last = torch.cat([self.last[kept], torch.zeros_like(new_lengths)])
+        self.samples = [self.samples[row] for row in keep] + admitted
+        self.alive = [True] * len(self.samples)
+        if logits is None:
+            return 0
+        return self._record(range(len(keep), len(self.samples)), logits)
+
+    def _prefill(
+        self, admitted: Sequence[int]
+    ) -> tuple[DynamicCache | None, torch.Tensor, list[int], torch.Tensor | None]:
+        """Read the admitted samples' prompts once each: cache, row of each sample in it, prompt lengths, first logits."""
+        if not admitted:
+            return None, torch.zeros(0, dtype=torch.int64, device=self.device), [], None
+        unique = list(dict.fromkeys(sample // self.n for sample in admitted))
+        width = max(len(self.prompts[index]) for index in unique)
+        ids = torch.zeros(len(unique), width, dtype=torch.int64)
+        mask = torch.zeros(len(unique), width, dtype=torch.int64)
+        for row, index in enumerate(unique):
+            prompt = self.prompts[index]
+            ids[row, width - len(prompt) :] = torch.tensor(prompt)
+            mask[row, width - len(prompt) :] = 1
+        cache = DynamicCache()
+        out = self.model(
+            input_ids=ids.to(self.device),
+            attention_mask=None if bool(mask.all()) else mask.to(self.device),
+            position_ids=(mask.cumsum(-1) - 1).clamp(min=0).to(self.device),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        where = {index: row for row, index in enumerate(unique)}
+        copies = torch.tensor([where[sample // self.n] for sample in admitted], device=self.device)
+        lengths = [len(self.prompts[sample // self.n]) for sample in admitted]
+        return cache, copies, lengths, out.logits[:, -1].index_select(0, copies)

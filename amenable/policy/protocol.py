@@ -1,0 +1,44 @@
+"""What a policy is: a distribution over texts given a context, that can be drawn from and scored.
+
+    sample(contexts, n)  draws n continuations of each context and records their log-probabilities
+    log_prob(samples)    log pi(x | c), one number a token, with gradient if the policy is trainable
+    frozen()             the same law, no gradient, in the fastest precision that was asked for
+    trainable_copy()     a copy with float32 weights (or an adapter) that an optimiser may change
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+
+from amenable.records import Decoding, Samples
+
+
+class Policy(Protocol):
+    """A language model as a distribution. N samples of at most L tokens; log-probabilities in nats, float32."""
+
+    def sample(
+        self,
+        contexts: Sequence[str],
+        *,
+        n: int = 1,
+        decoding: Decoding = ...,
+        seed: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Samples:
+        """Draw `n` continuations a context: samples i*n .. i*n + n - 1 continue `contexts[i]`."""
+        ...
+
+    def log_prob(self, samples: Samples) -> torch.Tensor:
+        """Log-probability of every sampled token under this policy at temperature 1: (N, L), 0 at padding."""
+        ...
+
+    def frozen(self) -> Policy:
+        """The same law without gradient."""
+        ...
+
+    def trainable_copy(self) -> Policy:
+        """A copy that can be trained."""
+        ...
