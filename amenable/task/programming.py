@@ -92,8 +92,8 @@ def load_tasks(path: str | Path) -> list[Task]:
     """Tasks from a JSONL file of your own, one object a line.
 
     Required: `prompt` (words, or code that ends in the header of the function to write) and `tests` (a list
-    of assert statements). Optional: `task_id` (default "file stem/line"), `solution`, `signature`, `setup` (or
-    `test_setup_code`), `entry_point`, `split`, `text`, `shown` (how many of the tests stand in the prompt).
+    of assert statements). Optional: `task_id` (default "file stem/line"), `solution`, `signature`, `setup`
+    (or `test_setup_code`), `entry_point`, `split`, `text`, `shown` (how many tests are in the prompt).
     Words become the paper's prompt, with the header of `signature`, else of `solution`, else "def name(".
 
     Raises DataError with the file, the line and the field.
