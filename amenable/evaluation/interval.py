@@ -61,21 +61,27 @@ class Estimate:
         """True if both ends of the interval are known."""
         return not (math.isnan(self.low) or math.isnan(self.high))
 
-    def text(self, *, percent: bool = False, signed: bool = False) -> str:
-        """Such as "36.2% [31.0, 41.5], n=100" with `percent`, "0.362 [0.310, 0.415], n=100" without.
-
-        `signed` is for differences: "+9.8 points [+2.1, +17.5], n=100".
-        """
+    def parts(self, *, percent: bool = False, signed: bool = False) -> tuple[str, str, str]:
+        """The three things to show: the value with its unit, its interval ("" if there is none), and n."""
         if math.isnan(self.value):
-            return f"no data, n={self.n}"
+            return "no data", "", f"n={self.n}"
         scale, unit = (100.0, " points" if signed else "%") if percent else (1.0, "")
         decimals = 1 if percent else _decimals(self.value, self.high - self.low)
         sign = "+" if signed else ""
         value, low, high = (
             _fixed(scale * number, sign, decimals) for number in (self.value, self.low, self.high)
         )
-        interval = f"[{low}, {high}]" if self.has_interval else "(no interval)"
-        return f"{value}{unit} {interval}, n={self.n}"
+        return f"{value}{unit}", f"[{low}, {high}]" if self.has_interval else "", f"n={self.n}"
+
+    def text(self, *, percent: bool = False, signed: bool = False) -> str:
+        """Such as "36.2% [31.0, 41.5], n=100" with `percent`, "0.362 [0.310, 0.415], n=100" without.
+
+        `signed` is for differences: "+9.8 points [+2.1, +17.5], n=100".
+        """
+        value, interval, n = self.parts(percent=percent, signed=signed)
+        if math.isnan(self.value):
+            return f"{value}, {n}"
+        return f"{value} {interval or '(no interval)'}, {n}"
 
 
 def no_data(method: str, *, level: float = 0.95) -> Estimate:
@@ -254,6 +260,8 @@ def _quantiles(means: Floats, level: float) -> tuple[float, float]:
 
 def _decimals(value: float, width: float) -> int:
     """Decimals that show the interval's width to two figures, or the value to three without a width."""
+    if not math.isfinite(value):
+        return 0
     if math.isfinite(width) and width > 0:
         return min(6, max(0, 1 - math.floor(math.log10(width))))
     return 3 if value == 0 else min(6, max(0, 2 - math.floor(math.log10(abs(value)))))
