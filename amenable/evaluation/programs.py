@@ -89,9 +89,9 @@ def pass_at_k(n: ArrayLike, c: ArrayLike, k: int) -> NDArray[np.float64]:
 def graded(verdict: Verdict, task: Task, hidden_only: bool = False) -> bool | None:
     """Whether the program passed all tests, or with `hidden_only` those that are not shown in the prompt.
 
-    None (missing) if the sandbox failed, if the task hides no test, or if the program failed a shown test
-    and a hidden one was never run. A hidden test without a result counts as not passed where the program
-    itself ended the run (timeout, crash, memory, protocol).
+    None (missing) if the sandbox failed, or if the task hides no test. A test without a result (never
+    reached, or cut off by the time limit) counts as not passed: the sandbox runs every test, so the program
+    is the likely cause.
     """
     if verdict.missing:
         return None
@@ -104,14 +104,8 @@ def graded(verdict: Verdict, task: Task, hidden_only: bool = False) -> bool | No
         return verdict.ok
     if task.shown >= len(task.tests):
         return None
-    if verdict.ok:
-        return True
     hidden = verdict.passed[task.shown :]
-    if any(result is False for result in hidden):
-        return False
-    if len(verdict.passed) == len(task.tests) and all(hidden):
-        return True
-    return None if verdict.outcome == "fail" else False
+    return len(verdict.passed) == len(task.tests) and all(result is True for result in hidden)
 
 
 def evaluate_passes(

@@ -121,7 +121,7 @@ TASK = Task("t", "def f():", ("assert 1", "assert 2", "assert 3"), "f", shown=1)
         (Verdict("fail", (False, True, True)), False, True),
         (Verdict("fail", (True, True, False)), False, False),
         (Verdict("fail", (True, False, None)), False, False),
-        (Verdict("fail", (False, None, None)), False, None),
+        (Verdict("fail", (False, True, None)), False, False),
         (Verdict("timeout", (True, True, None)), False, False),
         (Verdict("timeout", (None, True, True)), False, True),
         (Verdict("crash", ()), False, False),
