@@ -163,7 +163,7 @@ def paired_difference(
     interval then covers other tasks and other training runs. That is conservative in the noise of single
     cells (Owen 2007), but with S seeds it understates the spread between seeds by a factor S/(S-1) in
     variance, so three seeds are few. Simulated (100 tasks of sd .15, seeds of sd .03, cells of sd .1), a 95%
-    interval covered the mean over all seeds in 90% of cases with 3 seeds and 94% with 10; with one seed, where
+    interval covered the mean over all seeds in 90% of runs with 3 seeds and 94% with 10; with one seed, where
     it speaks of tasks alone, in 70%. `n` counts tasks. `share` says that both sides lie in [0, 1].
     """
     _check_settings(resamples, level)
