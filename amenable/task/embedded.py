@@ -1,9 +1,9 @@
 """The programming tasks that come with the package: small specifications of our own, from no benchmark.
 
-Each has one or two exact details (an inclusive bound, a tie, an empty input, a rounding) that the first test, which
-the prompt shows, does not settle: a hasty program fails a hidden test, and that test makes the mistake plain. A row
-of embedded.jsonl has `task_id`, `text`, `solution`, `tests`, `split` ("train" | "test") and `level`
-("easy" | "medium").
+Each has one or two exact details (an inclusive bound, a tie, an empty input, a rounding) that the first test,
+which the prompt shows, seldom settles: a hasty program fails a hidden test, and that test makes the mistake
+plain. A row of embedded.jsonl has `task_id`, `text`, `solution`, `tests`, `split` ("train" | "test") and
+`level` ("easy" | "medium").
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SPLITS = ("train", "test")
 
 
 def load_embedded(split: str = "") -> list[Task]:
-    """The embedded tasks of one split, or of both for "", in the order of the file; one test of each is shown.
+    """The embedded tasks of one split, or of both for "", in the order of the file; one test is shown.
 
     Raises ConfigError for a split that does not exist.
     """

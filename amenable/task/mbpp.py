@@ -64,8 +64,9 @@ def _task(row: Mapping[str, Any], where: str, strip_context: bool) -> Task:
     tests = tuple(unix_newlines(test) for test in tests)
     text = field(row, "text", where)
     code = unix_newlines(field(row, "code", where))
-    name = entry_point_of(tests, defined=functions_of(code))
-    if name is None:
+    functions = functions_of(code)
+    name = entry_point_of(tests, defined=functions)
+    if name is None or name not in functions:
         what = f"{where}: the tests call no function that `code` defines ({excerpt(tests[0])})."
         raise DataError(what, "Give mbpp.jsonl as it was published.")
     code = _imports_first(code, name) if strip_context else code
@@ -89,7 +90,7 @@ def _imports_first(code: str, name: str) -> str:
         return code
     above, header, rest = parts
     imports, others = split_imports(above)
-    return f"{imports}{header}{rest.rstrip()}\n" + (f"\n{others}\n" if others else "")
+    return f"{imports}{header}{rest.rstrip()}\n" + (f"\n{others}" if others else "")
 
 
 def _number(task: Task) -> int:
