@@ -1,7 +1,7 @@
 """Unit tests as feedback: did the program pass? A `Check` (see `kinds`) whose programs run in a `Sandbox`.
 
-The tests of a task are assert statements; a verdict says which held and what the first that did not hold got and
-expected. What the sandbox could not judge is asked again, then stays missing: never a silent 0.
+The tests of a task are assert statements; a verdict says which held and what the first that did not hold got
+and expected. What the sandbox could not judge is asked again, then stays missing: never a silent 0.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ class UnitTests:
     def __call__(
         self, tasks: Sequence[Task], programs: Sequence[str], *, progress: Progress | None = None
     ) -> list[Verdict]:
-        """The verdict on `programs[i]` by the tests of `tasks[i]`. Raises DataError for a task without tests."""
+        """The verdict on `programs[i]` by the tests of `tasks[i]`.
+
+        Raises DataError for a task without tests.
+        """
         for task in tasks:
             _require_tests(task)
         jobs = [self._job(task, program) for task, program in zip(tasks, programs, strict=True)]
@@ -41,7 +44,7 @@ class UnitTests:
         return verdicts
 
     def validate(self, tasks: Sequence[Task], *, progress: Progress | None = None) -> None:
-        """Raises DataError if a task has no tests, or a test that its own reference solution does not pass."""
+        """Raises DataError for a task without tests, or whose reference solution fails its own tests."""
         for task in tasks:
             _require_tests(task)
         solved = [(task, task.solution) for task in tasks if task.solution is not None]

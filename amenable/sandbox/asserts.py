@@ -1,8 +1,9 @@
 """Reading test statements: which call is under test, what is expected of it, and who would decide.
 
-A test is Python source with `assert` statements. Every assertion is taken apart so that a failure can say what was got
-and what was expected, and so that one can see whether the expected value itself comes from the program
-(`assert f(1) == Pair(1, 2)`): then the program could deceive its test, and the verdict is labelled cooperative.
+A test is Python source with `assert` statements. Every assertion is taken apart so that a failure can say
+what was got and what was expected, and so that one can see whether the expected value itself comes from the
+program (`assert f(1) == Pair(1, 2)`): then the program could deceive its test, and the verdict is labelled
+cooperative.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ _CLOSE = ("isclose", "allclose", "approx", "is_close", "assertAlmostEqual")
 
 def names_in(tree: ast.AST) -> set[str]:
     """Every name that the tree reads."""
-    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    return {
+        node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+    }
 
 
 def attribute_bases(tree: ast.AST) -> set[str]:
@@ -63,9 +66,25 @@ def leans_on_program(tree: ast.AST, call: ast.Call | None, program: Collection[s
     )
 
 
+def shared_arguments(tree: ast.AST, call: ast.Call | None) -> set[str]:
+    """Names handed to the call that are read again outside it: the program may have changed what they hold."""
+    if call is None:
+        return set()
+    inside = {id(node) for node in ast.walk(call)}
+    handed = {name for part in (*call.args, *call.keywords) for name in names_in(part)}
+    return {
+        node.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name) and node.id in handed and id(node) not in inside
+    }
+
+
 @dataclass(frozen=True)
 class Assertion:
-    """One assertion taken apart. `left`/`right` where it is a plain comparison; `target` where it is "close to"."""
+    """One assertion taken apart.
+
+    `left`/`right` where it is a plain comparison; `target` where it is "close to".
+    """
 
     condition: ast.expr
     call: ast.Call | None

@@ -1,8 +1,9 @@
 """`Sandbox`: checks programs nobody trusts against their tests, a few at a time, and answers with verdicts.
 
-Two processes a check. The *defendant* runs the program and nothing else; the *judge* runs the tests, in which the
-program's names are remote calls. Expected values never enter the defendant, only plain data comes out of it, and the
-verdict is the judge's: see `defendant`, `handles`, `judge`, `confine` for each part, and `outcome` for what a verdict says.
+Two processes a check. The *defendant* runs the program and nothing else; the *judge* runs the tests, in which
+the program's names are remote calls. Expected values never enter the defendant, only plain data comes out of
+it, and the verdict is the judge's: see `defendant`, `handles`, `judge`, `confine` for each part, and
+`outcome` for what a verdict says.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from amenable.sandbox.worker import Worker, WorkerFailed, default_workers, fits
 
 @dataclass(frozen=True)
 class Job:
-    """One check: a whole program, test statements, code that the tests need. `timeout` in seconds, None for the box's.
+    """One check: a whole program, test statements, code that the tests need.
+
+    `timeout` in seconds, None for the sandbox's own.
 
     `entry_point` names the function under test, if known; only it may have the name of a builtin.
     """
@@ -37,7 +40,11 @@ class Job:
 
 
 class Sandbox:
-    """`timeout`: seconds of wall clock for all the tests of one check. `memory_mb`: address space of the program."""
+    """A few warm workers that check programs; use it as a context manager.
+
+    `timeout` is in seconds of wall clock for all the tests of one check; `memory_mb` is the program's address
+    space.
+    """
 
     def __init__(self, *, timeout: float = 3.0, memory_mb: int = 512, workers: int | None = None) -> None:
         if timeout <= 0 or memory_mb < 64 or (workers is not None and workers < 1):

@@ -3,9 +3,10 @@
     None, bool, int (under 2^62), float, str    themselves
     everything else                             [tag, content...]; the tags are in `_IMMUTABLE` and `MUTABLE`
 
-Mutable containers are numbered in the order in which they are met, on both sides alike, so that aliases, cycles and
-changes made to an argument survive the crossing: ["r", 3] is "container 3 again". What is not plain goes to the
-owner's `opaque` (out) and `resolve` (in) hooks. Types are matched exactly: a subclass is never plain.
+Mutable containers are numbered in the order in which they are met, on both sides alike, so that aliases,
+cycles and changes made to an argument survive the crossing: ["r", 3] is "container 3 again". What is not
+plain goes to the owner's `opaque` (out) and `resolve` (in) hooks. Types are matched exactly: a subclass is
+never plain.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ class CodecError(Exception):
 
 
 class Encoder:
-    """Turns values into JSON nodes. `objects` are the numbered mutable containers, `known` the first of them."""
+    """Turns values into JSON nodes.
+
+    `objects` are the numbered mutable containers, `known` the first of them.
+    """
 
     def __init__(self, opaque: Callable[[Any], Any], known: Sequence[Any] = ()) -> None:
         self.objects: list[Any] = list(known)

@@ -46,7 +46,10 @@ class Layers:
 
 
 def enter_namespaces() -> bool:
-    """Moves the calling process into new namespaces; its next child is process 1 of the new one. False if refused."""
+    """Moves the calling process into new namespaces.
+
+    Its next child is process 1 of the new one. False if refused.
+    """
     user, group = os.getuid(), os.getgid()
     if _libc.unshare(_NEW_USER | _NEW_REST):
         return False

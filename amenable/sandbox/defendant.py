@@ -1,8 +1,8 @@
 """The defendant: the process that runs the candidate program, and nothing else of the check.
 
-It holds one socket, to the judge, who asks for operations ("call this with these arguments") and gets plain data or
-handles back. Neither tests nor expected values ever enter this process, so nothing in here needs to be protected from
-the program: whatever it forges, it forges without knowing what would be right.
+It holds one socket, to the judge, who asks for operations ("call this with these arguments") and gets plain
+data or handles back. Neither tests nor expected values ever enter this process, so nothing in here needs to
+be protected from the program: whatever it forges, it forges without knowing what would be right.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import sys
 import types
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, ItemsView, KeysView
 from typing import Any
 
 from amenable.sandbox import wire
@@ -22,8 +22,40 @@ from amenable.sandbox.codec import CodecError, Decoder, Encoder
 
 PROGRAM = "<program>"
 _HANDLES_CAP = 200_000
-_BASES = (bool, int, float, complex, str, bytes, bytearray, tuple, list, dict, set, frozenset, deque)
-_VIEWS = (type({}.keys()), type({}.items()))
+_OPERATORS = (
+    *("getitem", "setitem", "delitem", "eq", "ne", "lt", "le", "gt", "ge", "neg", "pos", "invert", "index"),
+    *(
+        "add",
+        "sub",
+        "mul",
+        "truediv",
+        "floordiv",
+        "mod",
+        "pow",
+        "matmul",
+        "and_",
+        "or_",
+        "xor",
+        "lshift",
+        "rshift",
+    ),
+)
+_BASES: tuple[Any, ...] = (
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    bytearray,
+    tuple,
+    list,
+    dict,
+    set,
+    frozenset,
+    deque,
+)
+_VIEWS: tuple[type, ...] = (type({}.keys()), type({}.items()))
 
 
 def _same(value: Any) -> Any:
@@ -42,13 +74,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "delattr": delattr,
     "isinstance": isinstance,
     **{f.__name__: f for f in (len, iter, next, bool, str, repr, float, int, complex, abs, round, dir)},
-    **{
-        name: getattr(operator, name)
-        for name in (
-            "getitem setitem delitem eq ne lt le gt ge add sub mul truediv floordiv mod pow and_ or_ xor lshift rshift "
-            "matmul neg pos invert index"
-        ).split()
-    },
+    **{name: getattr(operator, name) for name in _OPERATORS},
 }
 
 
@@ -70,7 +96,7 @@ class Room:
         self._objects: list[Any] = []
         self._numbers: dict[int, int] = {}
 
-    # --- crossing ---------------------------------------------------------------------------------------------------
+    # --- crossing ---
     def _opaque(self, value: Any) -> Any:
         if type(value) is Callback:
             return ["cb", value._number]
@@ -95,9 +121,9 @@ class Room:
             return getattr(sys.modules[node[1]], node[2])
         raise CodecError(f"unknown tag {tag!r}")
 
-    # --- answering --------------------------------------------------------------------------------------------------
+    # --- answering ---
     def announce(self, namespace: dict[str, Any]) -> None:
-        """Tells the judge which names the program defined, and which of them are a standard module or its member."""
+        """Tells the judge which names the program defined, and the module that each comes from."""
         names = []
         for name, value in list(namespace.items()):
             if isinstance(name, str) and not (name.startswith("__") and name.endswith("__")):
@@ -158,7 +184,7 @@ class Room:
                 raise kind(message[2])
 
     def reply_error(self, error: BaseException) -> None:
-        """Reports an exception as plain text: its type, the builtin types it is one of, message, line of the program."""
+        """Reports an exception as text: type, its builtin base types, message, line of the program."""
         kinds = [
             kind.__name__ for kind in type(error).__mro__ if getattr(builtins, kind.__name__, None) is kind
         ]
@@ -183,9 +209,9 @@ class Room:
 
 
 def _plain_base(value: Any) -> Any:
-    """A subclass of a builtin as that builtin, a dict view as a set: what `==` would see. None for the rest."""
+    """A subclass of a builtin as that builtin, a dict view as a set; None for the rest."""
     try:
-        if isinstance(value, _VIEWS):
+        if isinstance(value, KeysView | ItemsView) and type(value) in _VIEWS:
             return set(value)
         for base in _BASES:
             if isinstance(value, base):

@@ -1,9 +1,9 @@
-"""The judge's end of the conversation: `Session` asks the defendant for operations, `Handle` stands for a live object there.
+"""The judge's end of the conversation: `Session` asks for operations, a `Handle` is a live object there.
 
-A handle never decides a verdict by its own operators. `==` with plain data compares plain data here, in the judge; an
-object that claims to equal everything therefore equals nothing. Its ordering and arithmetic against plain data are
-refused unless the statement is already labelled cooperative. Two handles are compared by the program itself, and the
-label says so.
+A handle never decides a verdict by its own operators. `==` with plain data compares plain data here, in the
+judge; an object that claims to equal everything therefore equals nothing. Its ordering and arithmetic against
+plain data are refused unless the statement is already labelled cooperative. Two handles are compared by the
+program itself, and the label says so.
 """
 
 from __future__ import annotations
@@ -61,7 +61,10 @@ class Session:
         return Handle(self, 0, "dict", [])
 
     def ask(self, operation: str, *arguments: Any) -> Any:
-        """Has the defendant do one operation. Raises what the program raised, with `amenable_report` on it."""
+        """Has the defendant do one operation.
+
+        Raises what the program raised, with `amenable_report` on it.
+        """
         encoder = Encoder(self._opaque)
         try:
             nodes = [encoder.node(argument) for argument in arguments]
@@ -133,7 +136,7 @@ class Session:
 
 
 def rebuilt(report: dict[str, Any]) -> Exception:
-    """The program's exception as one of ours: the nearest builtin Exception type, its message, the report attached."""
+    """The program's exception as the nearest builtin Exception type, with its message and the report."""
     kinds = report.get("kinds")
     names = [name for name in kinds if isinstance(name, str)] if isinstance(kinds, list) else []
     for name in names:
@@ -149,7 +152,10 @@ def rebuilt(report: dict[str, Any]) -> Exception:
 
 
 class Handle:
-    """A live object in the defendant. `_amenable_plain` holds its plain equal, if it has one (a namedtuple's tuple)."""
+    """A live object in the defendant.
+
+    `_amenable_plain` holds its plain equal, if it has one (a namedtuple's tuple).
+    """
 
     __slots__ = ("_amenable_kind", "_amenable_number", "_amenable_plain", "_amenable_session")
     _amenable_session: Session
@@ -272,17 +278,37 @@ def _item(name: str) -> Callable[..., Any]:
     return method
 
 
+_UNARY = (
+    "len",
+    "bool",
+    "str",
+    "float",
+    "int",
+    "complex",
+    "abs",
+    "round",
+    "next",
+    "index",
+    "neg",
+    "pos",
+    "invert",
+)
+_ORDERINGS = ("lt", "le", "gt", "ge")
+_ARITHMETIC = (
+    *("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"),
+    *("and_", "or_", "xor", "lshift", "rshift"),
+)
+
+
 def _equip() -> None:
-    for name in "len bool str float int complex abs round".split():
+    for name in _UNARY:
         setattr(Handle, f"__{name}__", _unary(name))
-    for name in "next index neg pos invert".split():
-        setattr(Handle, f"__{name}__", _unary(name))
-    for name in "lt le gt ge".split():
+    for name in _ORDERINGS:
         setattr(Handle, f"__{name}__", _binary(name, swapped=False))
-    for name in "add sub mul truediv floordiv mod pow and_ or_ xor lshift rshift matmul".split():
+    for name in _ARITHMETIC:
         setattr(Handle, f"__{name.rstrip('_')}__", _binary(name, swapped=False))
         setattr(Handle, f"__r{name.rstrip('_')}__", _binary(name, swapped=True))
-    for name in "getitem setitem delitem".split():
+    for name in ("getitem", "setitem", "delitem"):
         setattr(Handle, f"__{name}__", _item(name))
 
 

@@ -3,9 +3,9 @@
     events to the parent, one frame each:  ["start", i]   ["done", i, kind, failure]   ["end", cooperative]
     kind: "pass", "fail", "memory", "died", "protocol", or "unjudged" (the sandbox cannot carry out this test)
 
-Tests see builtins, the standard modules below, and the program's names, in that order of trust: a program cannot
-replace `abs`, `sorted`, `set` or `math` in the test of another function, because those mean the judge's own. Only the
-entry point may have such a name.
+Tests see builtins, the standard modules below, and the program's names, in that order of trust: a program
+cannot replace `abs`, `sorted`, `set` or `math` in the test of another function, because those mean the
+judge's own. Only the entry point may have such a name.
 """
 
 from __future__ import annotations
@@ -14,17 +14,48 @@ import ast
 import builtins
 import importlib
 import sys
+import types
 from typing import Any
 
 from amenable.sandbox import wire
-from amenable.sandbox.asserts import Assertion, attribute_bases, leans_on_program, names_in, take_apart
-from amenable.sandbox.handles import Ended, Session, Unsendable, rebuilt
+from amenable.sandbox.asserts import (
+    Assertion,
+    attribute_bases,
+    call_under_test,
+    leans_on_program,
+    names_in,
+    shared_arguments,
+    take_apart,
+)
+from amenable.sandbox.handles import Ended, Handle, Session, Unsendable, rebuilt
 
 TRUSTED_MODULES = frozenset(
-    (
-        "math cmath re collections itertools heapq functools string random datetime decimal fractions statistics "
-        "bisect operator copy json typing dataclasses enum textwrap numbers array calendar sys"
-    ).split()
+    {
+        *(
+            "math",
+            "cmath",
+            "re",
+            "collections",
+            "itertools",
+            "heapq",
+            "functools",
+            "string",
+            "random",
+            "datetime",
+        ),
+        *(
+            "decimal",
+            "fractions",
+            "statistics",
+            "bisect",
+            "operator",
+            "copy",
+            "json",
+            "typing",
+            "dataclasses",
+        ),
+        *("enum", "textwrap", "numbers", "array", "calendar", "sys"),
+    }
 )
 _REPR_CAP = 400
 _BUILTINS = frozenset(dir(builtins))
@@ -60,7 +91,7 @@ class Judge:
         self._program: frozenset[str] = frozenset()
         self._space: dict[str, Any] = {"__name__": "tests", "__builtins__": builtins}
 
-    # --- names ------------------------------------------------------------------------------------------------------
+    # --- names ---
     def prepare(self) -> None:
         """Waits for the program to load, gives the tests their names, runs the setup."""
         message = self._session.receive()
@@ -75,7 +106,9 @@ class Judge:
         self._bind(defined)
         if self._setup.strip():
             exec(compile(self._setup, "<setup>", "exec", dont_inherit=True), self._space)
-            self._program -= self._rebound()
+            self._session.cooperative |= any(
+                not (result is None or type(result) is Handle) for result in self._session.results
+            )
 
     def _bind(self, defined: dict[str, str]) -> None:
         tree = ast.parse("\n".join([self._setup, *self._tests]))
@@ -106,21 +139,13 @@ class Judge:
     def _rebound(self) -> frozenset[str]:
         return frozenset(name for name, value in self._bound.items() if self._space.get(name) is not value)
 
-    # --- tests ------------------------------------------------------------------------------------------------------
+    # --- tests ---
     def run(self, source: str) -> None:
         """Runs one test. Raises Failed, or whatever the program raised."""
         self._session.results.clear()
         for statement in ast.parse(source).body:
-            call = (
-                take_apart(statement.test, self._program, self._entry).call
-                if isinstance(statement, ast.Assert)
-                else None
-            )
-            leans = isinstance(statement, ast.Assert) and leans_on_program(
-                statement.test, call, self._program
-            )
-            self._session.trusting = leans
-            self._session.cooperative |= leans
+            self._program -= self._rebound()
+            self._session.trusting = False
             if isinstance(statement, ast.Assert):
                 self._assert(statement.test)
             else:
@@ -133,6 +158,9 @@ class Judge:
                 self._assert(part)
             return
         parts = take_apart(condition, self._program, self._entry)
+        self._session.trusting = leans_on_program(condition, parts.call, self._program)
+        shared = (self._space.get(name) for name in shared_arguments(condition, parts.call))
+        self._session.cooperative |= self._session.trusting or any(map(_changeable, shared))
         if parts.left is not None and parts.right is not None and parts.compare is not None:
             left = self._evaluate(parts.left)
             shown = bounded(left) if parts.swapped else ""
@@ -164,11 +192,7 @@ class Judge:
             return failure | error.failure
         try:
             statement = ast.parse(source).body[-1]
-            call = (
-                take_apart(statement.test, self._program, self._entry).call
-                if isinstance(statement, ast.Assert)
-                else None
-            )
+            call = call_under_test(statement, self._program, self._entry)
             if isinstance(statement, ast.Assert) and isinstance(statement.test, ast.Compare):
                 right = statement.test.comparators[0]
                 if not any(isinstance(node, ast.Call) for node in ast.walk(right)):
@@ -184,6 +208,13 @@ class Judge:
         failure["line"] = line if type(line) is int else None
         failure["source"] = line_source[:200] if isinstance(line_source, str) else ""
         return failure
+
+
+def _changeable(value: object) -> bool:
+    """True for what a program could change through an argument."""
+    return not (
+        value is None or callable(value) or isinstance(value, str | bytes | int | float | types.ModuleType)
+    )
 
 
 def _said(kind: object, message: object) -> str:

@@ -1,8 +1,8 @@
-"""Landlock through ctypes: the calling process keeps reading Python's own files and its scratch folder, and no more.
+"""Landlock through ctypes: a process may read Python's own files, write to its scratch folder, no more.
 
-Rights grow with the kernel's ABI; each is asked for only where the kernel knows it. From ABI 4 on TCP is refused too,
-from ABI 6 on signals to, and abstract sockets of, processes outside. Needs no privilege (kernel documentation:
-userspace-api/landlock).
+Rights grow with the kernel's ABI; each is asked for only where the kernel knows it. From ABI 4 on TCP is
+refused too, from ABI 6 on signals to, and abstract sockets of, processes outside. Needs no privilege (kernel
+documentation: userspace-api/landlock).
 """
 
 from __future__ import annotations

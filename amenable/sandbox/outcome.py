@@ -1,4 +1,4 @@
-"""From the evidence of a check to its verdict: a pure function, so that every way to end can be tested by itself.
+"""From the evidence of a check to its verdict: a pure function, so that every ending can be tested by itself.
 
 the first test that did not pass decides the outcome
 assertion false, or an exception from the program    fail, False

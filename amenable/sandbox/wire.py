@@ -1,7 +1,7 @@
 """Frames on a file descriptor: 4 bytes of length (big endian), then one JSON value; 1 MiB at most.
 
-What arrives is never trusted: a length over the cap, text that is not JSON, or nesting too deep is a `ProtocolError`,
-and the reader's memory is bounded by the cap. No pickle anywhere.
+What arrives is never trusted: a length over the cap, text that is not JSON, or nesting too deep is a
+`ProtocolError`, and the reader's memory is bounded by the cap. No pickle anywhere.
 """
 
 from __future__ import annotations

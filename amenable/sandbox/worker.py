@@ -1,7 +1,8 @@
 """The parent's end of one zygote: starts it, gives it one check at a time, and replaces it when it fails.
 
-The zygote is a new process (never a fork of this one, which may hold torch and threads): a bare interpreter without
-site-packages, environment or search path, in which `amenable.sandbox` is importable and `amenable` itself is not run.
+The zygote is a new process (never a fork of this one, which may hold torch and threads): a bare interpreter
+without site-packages, environment or search path, in which `amenable.sandbox` is importable and `amenable`
+itself is not run.
 """
 
 from __future__ import annotations
@@ -137,6 +138,10 @@ class Worker:
     def stop(self) -> None:
         """Ends the zygote and with it everything it started; removes its folder."""
         if self._control is not None:
+            with contextlib.suppress(OSError):
+                self._control.shutdown(
+                    socket.SHUT_RDWR
+                )  # also where a fork of this process still holds a copy
             self._control.close()
             self._control = None
         if self._process is not None:

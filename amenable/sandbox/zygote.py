@@ -1,10 +1,11 @@
 """The zygote: a warm, clean interpreter that forks a defendant and a judge for every check, and buries both.
 
-Started by `worker` as a fresh process with only the standard library. It never sees a program or a test: those come
-over descriptors that it hands on unread, so that nothing about one check is in the memory from which the next is forked.
+Started by `worker` as a fresh process with only the standard library. It never sees a program or a test:
+those come over descriptors that it hands on unread, so that nothing about one check is in the memory from
+which the next is forked.
 
-    parent -> zygote   one byte with two descriptors (judge's, defendant's), then a frame {"timeout", "memory_mb"}
-    zygote -> parent   first {"ready", layers...}; then a frame for each check: see `Report`
+    parent -> zygote   one byte with two descriptors (judge's, defendant's), then a frame {"timeout",
+    "memory_mb"} zygote -> parent   first {"ready", layers...}; then a frame a check: how both processes ended
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import io
 import os
 import platform
 import random
@@ -30,10 +32,44 @@ from amenable.sandbox.confine import Layers
 
 _OUTPUT_CAP = 64 << 10
 _WARM = (
-    "abc array ast bisect calendar cmath collections collections.abc contextlib copy dataclasses datetime decimal enum "
-    "fractions functools heapq itertools json math numbers operator queue random re statistics string struct textwrap "
-    "threading time traceback types typing unicodedata"
-).split()
+    *(
+        "abc",
+        "array",
+        "ast",
+        "bisect",
+        "calendar",
+        "cmath",
+        "collections",
+        "collections.abc",
+        "contextlib",
+        "copy",
+    ),
+    *(
+        "dataclasses",
+        "datetime",
+        "decimal",
+        "enum",
+        "fractions",
+        "functools",
+        "heapq",
+        "itertools",
+        "json",
+        "math",
+    ),
+    *(
+        "numbers",
+        "operator",
+        "queue",
+        "random",
+        "re",
+        "statistics",
+        "string",
+        "struct",
+        "textwrap",
+        "threading",
+    ),
+    *("time", "traceback", "types", "typing", "unicodedata", "sys"),
+)
 _UNCONFINED = 77  # exit status of a child that could not be confined
 
 
@@ -114,6 +150,7 @@ class Zygote:
                 os.chdir(scratch)
             confine.limit(memory, seconds)
             confine.restrict(self._layers, self._read, scratch)
+            random.seed(0)  # after the fork, which seeds it anew: same program, same verdict
             status = 1
             (judge.main if scratch is None else defendant.main)(kept[0], kept[1])
             status = 0
@@ -194,12 +231,11 @@ def _warm_up() -> None:
     for name in _WARM:
         importlib.import_module(name)
     "".encode("idna")
-    random.seed(0)
-    for name in ("stdout", "stderr"):
-        descriptor = 1 if name == "stdout" else 2
-        stream = open(
-            descriptor, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
-        )  # noqa: SIM115
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        raw = io.FileIO(descriptor, "w", closefd=False)
+        stream = io.TextIOWrapper(
+            io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True
+        )
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     gc.collect()
@@ -218,6 +254,9 @@ def main(descriptor: int, base: str) -> None:
         if child:
             control.close()
             os.waitpid(child, 0)
+            confine.unmount(base)
+            with contextlib.suppress(OSError):
+                os.rmdir(base)
             os._exit(0)
         confine.die_with_parent()
     else:
