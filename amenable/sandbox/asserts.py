@@ -57,9 +57,9 @@ def call_under_test(tree: ast.AST, program: Collection[str], entry_point: str) -
     return None
 
 
-def leans_on_program(tree: ast.AST, call: ast.Call | None, program: Collection[str]) -> bool:
-    """True if the statement uses the program anywhere outside the call under test."""
-    inside = {id(node) for node in ast.walk(call)} if call else set()
+def leans_on_program(tree: ast.AST, subject: ast.expr, program: Collection[str]) -> bool:
+    """True if the condition uses the program anywhere outside the part of it that is under test."""
+    inside = {id(node) for node in ast.walk(subject)}
     return any(
         isinstance(node, ast.Name) and node.id in program and id(node) not in inside
         for node in ast.walk(tree)
@@ -67,7 +67,7 @@ def leans_on_program(tree: ast.AST, call: ast.Call | None, program: Collection[s
 
 
 def shared_arguments(tree: ast.AST, call: ast.Call | None) -> set[str]:
-    """Names handed to the call that are read again outside it: the program may have changed what they hold."""
+    """Names handed to the call that are read again outside it: the program may have changed them."""
     if call is None:
         return set()
     inside = {id(node) for node in ast.walk(call)}
@@ -94,6 +94,12 @@ class Assertion:
     swapped: bool = False  # the call under test stands on the right
     target: ast.expr | None = None
     wanted: str = "a true value"
+
+    @property
+    def subject(self) -> ast.expr:
+        """What is under test: the call, or else the side on which the program stands, or else all of it."""
+        side = self.right if self.swapped else self.left
+        return self.call or side or self.condition
 
 
 def take_apart(condition: ast.expr, program: Collection[str], entry_point: str) -> Assertion:

@@ -2,7 +2,7 @@
 
 Two processes a check. The *defendant* runs the program and nothing else; the *judge* runs the tests, in which
 the program's names are remote calls. Expected values never enter the defendant, only plain data comes out of
-it, and the verdict is the judge's: see `defendant`, `handles`, `judge`, `confine` for each part, and
+it, and the verdict is the judge's: see `defendant`, `session`, `judge`, `confine` for each part, and
 `outcome` for what a verdict says.
 """
 

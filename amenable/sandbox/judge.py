@@ -27,7 +27,8 @@ from amenable.sandbox.asserts import (
     shared_arguments,
     take_apart,
 )
-from amenable.sandbox.handles import Ended, Handle, Session, Unsendable, rebuilt
+from amenable.sandbox.handles import Handle
+from amenable.sandbox.session import Ended, Session, Unsendable, rebuilt
 
 TRUSTED_MODULES = frozenset(
     {
@@ -89,6 +90,7 @@ class Judge:
         self._tests: list[str] = job["tests"]
         self._entry: str = job["entry_point"]
         self._program: frozenset[str] = frozenset()
+        self._bound: dict[str, Any] = {}
         self._space: dict[str, Any] = {"__name__": "tests", "__builtins__": builtins}
 
     # --- names ---
@@ -136,15 +138,17 @@ class Judge:
         self._bound = {name: self._space[name] for name in taken}
         self._program = frozenset(taken)
 
-    def _rebound(self) -> frozenset[str]:
-        return frozenset(name for name, value in self._bound.items() if self._space.get(name) is not value)
+    def _owned(self) -> frozenset[str]:
+        """The names that now stand for something of the program's: its globals, and its live objects."""
+        globals_ = {name for name, value in self._bound.items() if self._space.get(name) is value}
+        return frozenset(globals_ | {name for name, value in self._space.items() if type(value) is Handle})
 
     # --- tests ---
     def run(self, source: str) -> None:
         """Runs one test. Raises Failed, or whatever the program raised."""
         self._session.results.clear()
         for statement in ast.parse(source).body:
-            self._program -= self._rebound()
+            self._program = self._owned()
             self._session.trusting = False
             if isinstance(statement, ast.Assert):
                 self._assert(statement.test)
@@ -158,7 +162,7 @@ class Judge:
                 self._assert(part)
             return
         parts = take_apart(condition, self._program, self._entry)
-        self._session.trusting = leans_on_program(condition, parts.call, self._program)
+        self._session.trusting = leans_on_program(condition, parts.subject, self._program)
         shared = (self._space.get(name) for name in shared_arguments(condition, parts.call))
         self._session.cooperative |= self._session.trusting or any(map(_changeable, shared))
         if parts.left is not None and parts.right is not None and parts.compare is not None:

@@ -1,4 +1,4 @@
-"""Unit tests as feedback: whole batches in order, missing asked again, a task that contradicts itself refused."""
+"""Unit tests as feedback: batches in order, missing asked again, self-contradicting tasks refused."""
 
 from __future__ import annotations
 

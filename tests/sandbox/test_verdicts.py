@@ -1,4 +1,6 @@
-"""What a verdict says: which tests held, what the first that did not got and expected, how far it can be trusted."""
+"""What a verdict says: which tests held, what the first failure got and expected, how far to trust it."""
+
+# ruff: noqa: E501  (a program stands on one line)
 
 from __future__ import annotations
 
@@ -86,9 +88,33 @@ def test_got_and_expected(box: Sandbox, test: str, got: str, expected: str) -> N
 
 @pytest.mark.parametrize(
     "value",
-    "None True -7 2**200 -2**63 1.5 -0.0 float('inf') 3+4j 'é\\ud800' b'\\x00\\xff' bytearray(b'a') [] [[1],[2]] (1,(2,)) "
-    "{1:'a',(1,2):[3]} {1,2} frozenset({1}) range(3) slice(1,None) ... deque([1],3) Counter('aab') "
-    "OrderedDict(a=1) defaultdict(list,a=[1]) Decimal('1.10') Fraction(1,3)".split(),
+    [
+        *(
+            "None",
+            "True",
+            "-7",
+            "2**200",
+            "-2**63",
+            "1.5",
+            "-0.0",
+            "float('inf')",
+            "3+4j",
+            "'é\\ud800'",
+            "b'\\x00\\xff'",
+        ),
+        *(
+            "bytearray(b'a')",
+            "[]",
+            "[[1],[2]]",
+            "(1,(2,))",
+            "{1:'a',(1,2):[3]}",
+            "{1,2}",
+            "frozenset({1})",
+            "...",
+        ),
+        *("range(3)", "slice(1,None)", "deque([1],3)", "Counter('aab')", "OrderedDict(a=1)"),
+        *("defaultdict(list,a=[1])", "Decimal('1.10')", "Fraction(1,3)"),
+    ],
 )
 def test_plain_data_crosses_unchanged(box: Sandbox, value: str) -> None:
     setup = "from collections import *\nfrom decimal import Decimal\nfrom fractions import Fraction\n"
@@ -134,6 +160,8 @@ def clear(d): d.clear(); d['new'] = [1]
         ("class Stack(list):\n    def push(s, x): s.append(x); return s", "s = Stack()\ns.push(1)\nassert s == [1] and len(s) == 1"),
         ("def f(g, a): return [g(x) for x in a]", "assert f(lambda v: v + 1, [1, 2]) == [2, 3]"),
         ("def f(g, a): return g(a)", "assert f(len, [1, 2]) == 2"),
+        ("class S:\n    def __init__(s): s.a = []\n    def push(s, x): s.a.append(x)\n    def pop(s): return s.a.pop()",
+         "s = S()\ns.push(3)\nassert s.pop() == 3 and not s.a"),
         ("def f(n): return lambda x: x + n", "assert f(1)(2) == 3"),
         ("def sum(a, b): return a * b", "assert sum(3, 4) == 12"),
         ("import math\ndef f(x): return x / 3", "assert math.isclose(f(1), 0.3333333333333333)"),
@@ -154,6 +182,7 @@ def test_live_objects_are_handled_and_the_verdict_enforced(box: Sandbox, program
         ("class P:\n    def __init__(s, a): s.a = a\n    def __eq__(s, o): return s.a == o.a\ndef f(a): return P(a)",
          "assert f(1) == P(1)"),
         ("LIMIT = 3\ndef f(): return 2", "assert f() == LIMIT - 1"),
+        ("class N:\n    d = 1\ndef f(n): return n.d", "n = N()\nassert f(n) == n.d"),
         ("def f(a): return a", "assert f([1]) == f([1])"),
         ("def f(a): return a", "assert isinstance(f(1), int) and f(2) == f(2)"),
         ("def f(a): return sorted(a)", "a = [1, 2]\nassert f(a) == sorted(a)"),
