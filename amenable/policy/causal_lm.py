@@ -161,7 +161,12 @@ class CausalLM:
             return None
         # every token is at least one byte; three more cover a character that began before the window
         window = max(len(text.encode()) for text in stop) + 3
-        return lambda ids: any(text in self.tokenizer.decode(ids[-window:]) for text in stop)
+
+        def stopped(ids: torch.Tensor) -> bool:
+            tail = self.tokenizer.decode(ids[-window:].tolist())
+            return any(text in tail for text in stop)
+
+        return stopped
 
     def _text(self, samples: Samples, index: int) -> str:
         ids = samples.ids(index)

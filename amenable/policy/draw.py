@@ -22,6 +22,7 @@ import torch
 from amenable.records import Decoding
 
 BLOCK = 256
+CHUNK = 1 << 20  # numbers handled at once on a CPU, so that the passes over them stay in its cache
 BELOW_ONE = 1.0 - 2.0**-50
 
 
@@ -29,6 +30,15 @@ def draw(logits: torch.Tensor, uniforms: torch.Tensor, decoding: Decoding) -> tu
     """Tokens (R,) int64 and their log-probabilities (R,) float32 in nats, under the law that `decoding` names."""
     if decoding.temperature == 0:
         return logits.argmax(-1), torch.zeros(logits.shape[0], dtype=torch.float32, device=logits.device)
+    rows = max(1, CHUNK // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
+    if rows < len(logits):
+        pieces = zip(logits.split(rows), uniforms.split(rows), strict=True)
+        tokens, log_probs = zip(*(_draw(part, numbers, decoding) for part, numbers in pieces), strict=True)
+        return torch.cat(tokens), torch.cat(log_probs)
+    return _draw(logits, uniforms, decoding)
+
+
+def _draw(logits: torch.Tensor, uniforms: torch.Tensor, decoding: Decoding) -> tuple[torch.Tensor, torch.Tensor]:
     scaled = logits.float()
     if decoding.temperature != 1:
         scaled = scaled / decoding.temperature
@@ -53,7 +63,8 @@ def invert(scaled: torch.Tensor, uniforms: torch.Tensor) -> tuple[torch.Tensor, 
     rows, size = scaled.shape
     blocks = -(-size // BLOCK)
     top = scaled.amax(-1, keepdim=True)
-    mass = scaled.new_zeros(rows, blocks * BLOCK)
+    mass = scaled.new_empty(rows, blocks * BLOCK)
+    mass[:, size:] = 0
     torch.sub(scaled, top, out=mass[:, :size])
     mass[:, :size].exp_()
     mass = mass.view(rows, blocks, BLOCK)

@@ -18,6 +18,7 @@ from transformers.cache_utils import Cache, DynamicCache
 
 from amenable.policy.cache import rebuild
 from amenable.policy.draw import draw
+from amenable.policy.packing import packed_linears
 from amenable.records import Decoding, Ended
 from amenable.seeding import torch_generator
 
@@ -78,10 +79,11 @@ class Engine:
     def run(self, progress: Progress | None = None) -> Drawn:
         """Draw everything. `progress(done, total)` is called with numbers of finished samples."""
         done = 0
-        for finished in self._steps():
-            done += finished
-            if progress is not None and finished:
-                progress(done, len(self.drawn.ended))
+        with packed_linears(self.model, self.rows):
+            for finished in self._steps():
+                done += finished
+                if progress is not None and finished:
+                    progress(done, len(self.drawn.ended))
         return self.drawn
 
     def _steps(self) -> Iterator[int]:
