@@ -193,10 +193,11 @@ class Zygote:
         if self._first:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(-1, signal.SIGKILL)  # everything else in this process-id namespace
-        with contextlib.suppress(ChildProcessError):
-            while self._first or not self._layers.seccomp:
-                if os.waitpid(-1, 0 if self._first else os.WNOHANG)[0] == 0:
-                    break
+            with contextlib.suppress(ChildProcessError):
+                while True:
+                    os.waitpid(-1, 0)
+        elif not self._layers.seccomp:
+            _bury_orphans()
         return statuses
 
     def _clean(self, scratch: str) -> None:
@@ -208,6 +209,21 @@ class Zygote:
                 self._tmpfs = confine.mount_scratch(self._base)
             else:
                 shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _bury_orphans() -> None:
+    """Without namespaces and seccomp a program can leave processes behind: they are our children now."""
+    for _ in range(100):
+        try:
+            with open(f"/proc/self/task/{os.getpid()}/children") as file:
+                children = [int(word) for word in file.read().split()]
+        except OSError:
+            return
+        if not children:
+            return
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
 
 
 def _drain(output: int, tail: bytearray) -> tuple[bool, bool]:
