@@ -4,6 +4,9 @@ Each has one or two exact details (an inclusive bound, a tie, an empty input, a 
 which the prompt shows, seldom settles: a hasty program fails a hidden test, and that test makes the mistake
 plain. A row of embedded.jsonl has `task_id`, `text`, `solution`, `tests`, `split` ("train" | "test") and
 `level` ("easy" | "medium").
+
+Qwen2.5-Coder-0.5B-Instruct at temperature 1 solves 22% of the easy tasks with one sample and 46% with three;
+of the medium ones 2% and 4%.
 """
 
 from __future__ import annotations
@@ -18,17 +21,20 @@ from amenable.task.programming import program_prompt
 from amenable.task.source import entry_point_of, functions_of
 
 SPLITS = ("train", "test")
+LEVELS = ("easy", "medium")
 
 
-def load_embedded(split: str = "") -> list[Task]:
-    """The embedded tasks of one split, or of both for "", in the order of the file; one test is shown.
+def load_embedded(split: str = "", *, level: str = "") -> list[Task]:
+    """The embedded tasks of one split and level, or of all for "", in the file's order; one test is shown.
 
-    Raises ConfigError for a split that does not exist.
+    Raises ConfigError for a split or a level that does not exist.
     """
-    if split and split not in SPLITS:
-        what = f"There is no split {split!r} of the embedded tasks."
-        raise ConfigError(what, f"Choose one of {', '.join(SPLITS)}, or leave it out for both.")
-    return [_task(row) for row in embedded_rows() if split in ("", row["split"])]
+    for kind, given, choices in (("split", split, SPLITS), ("level", level, LEVELS)):
+        if given not in ("", *choices):
+            what = f"There is no {kind} {given!r} of the embedded tasks."
+            raise ConfigError(what, f"Choose one of {', '.join(choices)}, or leave it out for all.")
+    rows = embedded_rows()
+    return [_task(row) for row in rows if split in ("", row["split"]) and level in ("", row["level"])]
 
 
 def embedded_rows() -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from amenable.errors import ConfigError
-from amenable.task.embedded import embedded_rows, load_embedded
+from amenable.task.embedded import LEVELS, embedded_rows, load_embedded
 from amenable.task.mbpp import load_mbpp
 from amenable.task.programming import completion_of, cut_completion
 
@@ -59,8 +59,21 @@ SWAPPED: dict[type[ast.AST], type[ast.AST]] = {
 }  # fmt: skip
 
 
+class WithoutCall(ast.NodeTransformer):
+    """Puts in place of call number `index` what it is called on: `f(x)` and `x.f()` become `x`."""
+
+    def __init__(self, index: int) -> None:
+        self.left = index
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.left -= 1
+        if self.left == -1:
+            return node.func.value if isinstance(node.func, ast.Attribute) else next(iter(node.args), node)
+        return self.generic_visit(node)
+
+
 def mutants(program: str) -> Iterator[str]:
-    """The program with one comparison, sign, connective, whole number, string, min or max changed."""
+    """The program with one comparison, sign, connective, constant, min or max changed, or a call left out."""
     tree = ast.parse(program)
     for index in range(len(list(ast.walk(tree)))):
         changed = copy.deepcopy(tree)
@@ -81,6 +94,8 @@ def mutants(program: str) -> Iterator[str]:
         else:
             continue
         yield ast.unparse(changed)
+    calls = sum(isinstance(node, ast.Call) for node in ast.walk(tree))
+    yield from (ast.unparse(WithoutCall(index).visit(copy.deepcopy(tree))) for index in range(calls))
 
 
 def nameless(program: str) -> str:
@@ -98,10 +113,12 @@ def test_counts_splits_and_fields() -> None:
     assert len(ROWS) >= 132
     splits = Counter(row["split"] for row in ROWS)
     assert set(splits) == {"train", "test"}
-    assert splits["train"] >= 85
-    assert splits["test"] >= 55
+    for level in LEVELS:
+        levels = Counter(row["split"] for row in ROWS if row["level"] == level)
+        assert levels["train"] >= 75
+        assert levels["test"] >= 50
     assert all(set(row) == {"task_id", "text", "solution", "tests", "split", "level"} for row in ROWS)
-    assert {row["level"] for row in ROWS} == {"easy", "medium"}
+    assert {row["level"] for row in ROWS} == set(LEVELS)
     assert len(set(IDS)) == len(IDS)
     assert all(re.fullmatch(r"embedded/[a-z]+(-[a-z]+)*", task_id) for task_id in IDS)
 
@@ -139,7 +156,7 @@ def test_most_tasks_have_a_mistake_that_only_the_hidden_tests_see() -> None:
         any(passes(m, row["tests"][:1]) and not passes(m, row["tests"]) for m in mutants(row["solution"]))
         for row in ROWS
     )
-    assert seen >= 0.75 * len(ROWS)
+    assert seen >= 0.7 * len(ROWS)
 
 
 def test_no_two_tasks_repeat_each_other() -> None:
@@ -185,3 +202,11 @@ def test_splits_by_name() -> None:
     assert len(train) + len(test) == len(load_embedded())
     with pytest.raises(ConfigError, match="'trian'"):
         load_embedded("trian")
+
+
+def test_levels_by_name() -> None:
+    easy = {row["task_id"] for row in ROWS if row["level"] == "easy" and row["split"] == "test"}
+    assert {task.task_id for task in load_embedded("test", level="easy")} == easy
+    assert len(load_embedded(level="easy")) + len(load_embedded(level="medium")) == len(ROWS)
+    with pytest.raises(ConfigError, match="'hard'"):
+        load_embedded(level="hard")
