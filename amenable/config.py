@@ -51,16 +51,21 @@ class _Unfit(Exception):
 
 
 def resolve(
-    settings_class: type[Settings], *, file: Path | None = None, overrides: Sequence[str] = ()
+    settings_class: type[Settings],
+    *,
+    file: Path | None = None,
+    overrides: Sequence[str] = (),
+    resumed: Path | None = None,
 ) -> Settings:
-    """`settings_class` with the values of `file`, then of `overrides` ("key=value"); its own checks run last.
+    """`settings_class` with the values of `resumed` (a run's config.yaml), `file`, `overrides` ("key=value").
 
     Errors: ConfigError (unknown or repeated key, wrong type, no such choice, unreadable file).
     """
     values: dict[str, Any] = {}
-    if file is not None:
-        for key, value in read_yaml(file).items():
-            values[key] = _checked(settings_class, key, value, f"in {file}")
+    for source in (resumed, file):
+        if source is not None:
+            for key, value in read_yaml(source).items():
+                values[key] = _checked(settings_class, key, value, f"in {source}")
     given: set[str] = set()
     for override in overrides:
         key, value = split_override(override)
@@ -130,7 +135,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
     """A sentence that proposes the closest of `names`, or lists them all."""
     known = list(names)
     close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}."
 
 
 def value_text(value: Any) -> str:
