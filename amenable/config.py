@@ -99,7 +99,11 @@ def describe(settings_class: type[Any]) -> list[Row]:
 def to_yaml(settings: Any) -> str:
     """Every setting of an instance as YAML, in order; `resolve` reads the same values back."""
     plain = {field.name: _plain(getattr(settings, field.name)) for field in _fields(type(settings))}
-    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=110)
+    for readable in (True, False):  # PyYAML leaves a few line separators bare and reads them as spaces
+        text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=readable, width=110)
+        if yaml.safe_load(text) == plain:
+            break
+    return text
 
 
 def read_yaml(file: Path) -> dict[str, Any]:

@@ -6,9 +6,9 @@ that the sample was really drawn from (`Decoding`), written down while sampling.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 import torch
 
@@ -88,6 +88,16 @@ class Verdict:
     def missing(self) -> bool:
         """True if nothing can be said about the program."""
         return self.outcome == "infra"
+
+    def as_row(self) -> dict[str, Any]:
+        """Plain data for a run's record."""
+        return asdict(self)
+
+    @staticmethod
+    def from_row(row: Mapping[str, Any]) -> Verdict:
+        """The verdict that `as_row` wrote down."""
+        failure = Failure(**row["failure"]) if row["failure"] else None
+        return Verdict(**{**row, "passed": tuple(row["passed"]), "failure": failure})
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from amenable.config import Row, describe, nearest, resolve, to_yaml
 from amenable.errors import ConfigError
 from amenable.recipes.settings import setting
 
-
 RUNS = Path("runs")
 
 
@@ -32,7 +31,7 @@ class Study:
     cap: float | None = setting(None, "at most")
     level: int = setting(2, "how much", (1, 2, 3))
     parts: tuple[str, ...] = setting(("a",), "which parts", ("a", "b"))
-    where: Path = setting(RUNS, "folder")
+    where: Path = setting(RUNS, "folder")  # noqa: RUF009 (Path is immutable)
     mode: Literal["fast", "exact"] = setting("fast", "how")
     label: str | None = setting(None, "a name")
 
@@ -258,6 +257,15 @@ def test_any_settings_survive_a_file(
     file = tmp_path_factory.getbasetemp() / "round.yaml"
     file.write_text(to_yaml(settings), encoding="utf-8")
     assert resolve(Study, file=file) == settings
+
+
+@pytest.mark.parametrize(
+    "model", ["\x85", "caf\u00e9", "\u2028", "no", "1e-5", "~", "", " a ", "a: b", "'\n\t"]
+)
+def test_awkward_text_survives_a_file(tmp_path: Path, model: str) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(to_yaml(Study(model=model)), encoding="utf-8")
+    assert resolve(Study, file=file).model == model
 
 
 def test_the_nearest_name() -> None:

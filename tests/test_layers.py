@@ -162,7 +162,8 @@ def layout(root: Path, files: dict[str, str]) -> None:
     """A small package with some of the real modules, empty, and `files`."""
     modules = (
         "__init__", "records", "progress", "policy/__init__", "policy/engine", "policy/protocol",
-        "method/ilf", "feedback/__init__", "feedback/kinds", "feedback/unit_tests", "sandbox/__init__", "method/__init__",
+        "method/ilf", "feedback/__init__", "feedback/kinds", "feedback/unit_tests", "sandbox/__init__",
+        "method/__init__",
     )  # fmt: skip
     for name, code in {**{f"{module}.py": "" for module in modules}, **files}.items():
         path = root / "amenable" / name

@@ -1,0 +1,89 @@
+"""Imitation: raise the likelihood of given completions. The method behind ILF's last step, fine-tuning and filtering.
+
+    target    the examples, each with its weight        proposal   the examples themselves (offline)
+    divergence    forward KL, whose gradient is that of the (weighted) log-likelihood
+
+Each epoch visits every example once in an order of its own; the prompt is not trained on; the first EOS is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from amenable.errors import TrainingError
+from amenable.method.protocol import Loss
+from amenable.objective.likelihood import negative_log_likelihood
+from amenable.policy.scoring import length_groups
+from amenable.records import Samples
+from amenable.seeding import python_random
+
+
+@dataclass(frozen=True)
+class Example:
+    """A completion to imitate in its context."""
+
+    prompt: str
+    completion: str
+    weight: float = 1.0
+
+
+class Imitation:
+    """Weighted likelihood over `examples`: `epochs` passes in batches of `batch_size`, the last batch smaller.
+
+    `positions` bounds the padded tokens of one micro-batch (memory), and does not change the result beyond rounding.
+    """
+
+    def __init__(
+        self, examples: Sequence[Example], *, epochs: int, batch_size: int, seed: int, positions: int = 1024
+    ) -> None:
+        if not examples:
+            raise TrainingError(
+                "there is nothing to imitate: 0 examples",
+                "accept at least one: draw more samples a task, use easier tasks, or a stronger model",
+            )
+        self.examples = examples
+        self.batch_size = batch_size
+        self.seed = seed
+        self.positions = positions
+        self.batches_per_epoch = -(-len(examples) // batch_size)
+        self.steps = epochs * self.batches_per_epoch
+
+    def batch(self, step: int) -> list[Example]:
+        """The examples of optimiser step `step`."""
+        epoch, place = divmod(step, self.batches_per_epoch)
+        order = list(range(len(self.examples)))
+        python_random(self.seed, "epoch", epoch).shuffle(order)
+        return [self.examples[i] for i in order[place * self.batch_size : (place + 1) * self.batch_size]]
+
+    def losses(self, policy: Any, step: int) -> Iterator[Loss]:
+        batch = self.batch(step)
+        contexts = [policy.encode(example.prompt) for example in batch]
+        targets = [policy.encode_completion(example.completion) for example in batch]
+        tokens = sum(len(target) for target in targets)
+        sizes = [len(context) + len(target) for context, target in zip(contexts, targets, strict=True)]
+        for group in length_groups(sizes, self.positions):
+            samples = as_samples([contexts[i] for i in group], [targets[i] for i in group])
+            weights = torch.tensor([batch[i].weight for i in group])
+            log_probs = policy.log_prob(samples)
+            value = negative_log_likelihood(log_probs, tokens=tokens, weights=weights.to(log_probs.device))
+            yield Loss(value, {"loss": float(value.detach()), "tokens": float(samples.lengths.sum())})
+
+
+def as_samples(contexts: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> Samples:
+    """Given (not drawn) token ids in the record of a batch; their log-probabilities are unknown, hence NaN."""
+    lengths = torch.tensor([len(target) for target in targets])
+    tokens = torch.zeros(len(targets), int(lengths.max()), dtype=torch.int64)
+    for row, target in enumerate(targets):
+        tokens[row, : len(target)] = torch.tensor(target)
+    return Samples(
+        context_ids=contexts,
+        tokens=tokens,
+        lengths=lengths,
+        log_probs=torch.full(tokens.shape, torch.nan),
+        texts=[""] * len(targets),
+        ended=["eos"] * len(targets),
+    )

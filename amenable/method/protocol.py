@@ -1,0 +1,28 @@
+"""What a training method is: a number of steps, and the losses whose gradients make up one step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One micro-batch's share of a step's loss: values add up over the step; so do the `sums`, which are logged."""
+
+    value: torch.Tensor
+    sums: dict[str, float] = field(default_factory=dict)
+
+
+class Method(Protocol):
+    """`losses(policy, step)` yields micro-batches; the loop calls backward on each before it asks for the next.
+
+    What a step does depends on (policy, step) alone: a run that is resumed at step k does what the other would have.
+    """
+
+    steps: int
+
+    def losses(self, policy: Any, step: int) -> Iterator[Loss]: ...

