@@ -39,15 +39,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         with suppress(OSError, ValueError):  # else Python complains once more while it shuts down
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return READER_GONE
-    except KeyboardInterrupt:
-        say("interrupted")
+    except KeyboardInterrupt as stopped:
+        say("\n".join(["interrupted", *_notes(stopped)]))
         return INTERRUPTED
     except Exception as error:
         if debug:
             say(traceback.format_exc().rstrip())
         message, code = explain(error)
-        say(f"error: {message}")
+        say("\n".join([f"error: {message}", *([] if debug else _notes(error))]))
         return code
+
+
+def _notes(error: BaseException) -> list[str]:
+    """What was added to the error on its way, such as how to go on."""
+    return list(getattr(error, "__notes__", ()))
 
 
 def explain(error: Exception) -> tuple[str, int]:

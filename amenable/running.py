@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from amenable.config import describe, nearest, resolve, to_yaml
 from amenable.errors import ConfigError, StorageError
-from amenable.progress import say
 from amenable.terminal import Parser, out
 
 if TYPE_CHECKING:
@@ -103,7 +102,7 @@ def _carryout(recipe: Recipe, options: argparse.Namespace, overrides: list[str],
             if new:
                 folder.rmdir()  # works only where nothing was written
         if folder.exists() and not isinstance(error, ConfigError):
-            say(f"to go on: amenable run {recipe.name} --out {shlex.quote(str(folder))}")
+            error.add_note(f"to go on: amenable run {recipe.name} --out {shlex.quote(str(folder))}")
         raise
     from amenable.report.text import report_text
 
