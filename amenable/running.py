@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from amenable.config import describe, nearest, resolve, to_yaml
-from amenable.errors import ConfigError, StorageError
+from amenable.errors import ConfigError, DataError, SamplingError, StorageError, TrainingError
 from amenable.terminal import Parser, out
 
 if TYPE_CHECKING:
     from amenable.recipes.settings import Recipe
+
+SETTLED = (ConfigError, DataError, SamplingError, TrainingError)
+"""Errors that the same run would meet again: their fix is another run, or other data, not to go on."""
 
 
 def _parser(prog: str, first: str) -> Parser:
@@ -101,7 +104,7 @@ def _carryout(recipe: Recipe, options: argparse.Namespace, overrides: list[str],
         with suppress(OSError):
             if new:
                 folder.rmdir()  # works only where nothing was written
-        if folder.exists() and not isinstance(error, ConfigError):
+        if folder.exists() and not isinstance(error, SETTLED):
             error.add_note(f"to go on: amenable run {recipe.name} --out {shlex.quote(str(folder))}")
         raise
     from amenable.report.text import report_text

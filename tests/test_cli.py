@@ -182,8 +182,7 @@ def raising(error: BaseException) -> Callable[[Path], Any]:
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
-        (DataError("line 3 has no prompt", "add one"), 3, "error: line 3 has no prompt\n  fix: add one"),
-        (ModelError("no such model"), 4, "error: no such model"),
+        (ModelError("the index did not answer", "try later"), 4, "error: the index did not answer\n  fix: try"),
         (OSError(errno.ENOSPC, "No space left on device"), 8, "the disk is full"),
         (RuntimeError("safetensors: No space left on device (os error 28)"), 8, "the disk is full"),
         (MemoryError(), 1, "there is not enough memory"),
@@ -206,6 +205,14 @@ def test_an_error_in_a_run_is_told_without_a_traceback_and_with_how_to_go_on(
     assert message in told
     assert told.endswith("\nto go on: amenable run small --out runs/small-1\n")
     assert "Traceback" not in told
+
+
+def test_an_error_that_would_come_again_does_not_say_to_go_on(
+    study: Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study.does = raising(DataError("line 3 has no prompt", "add one"))
+    assert main(["run", "small"]) == 3
+    assert capsys.readouterr().err == "error: line 3 has no prompt\n  fix: add one\n"
 
 
 def test_debug_shows_the_traceback(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
