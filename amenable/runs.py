@@ -77,7 +77,11 @@ class Run:
             temporary.rename(path)
             return
         then = yaml.safe_load(path.read_text()) or {}
-        differing = [f"{key} ({then.get(key)!r} there, {now.get(key)!r} now)" for key in {**then, **now} if then.get(key) != now.get(key)]
+        differing = [
+            f"{key} ({then.get(key)!r} there, {now.get(key)!r} now)"
+            for key in {**then, **now}
+            if then.get(key) != now.get(key)
+        ]
         if differing:
             raise ConfigError(
                 f"{self.folder} holds a run with other settings: {', '.join(differing[:5])}",
@@ -98,6 +102,8 @@ def _read_stages(path: Path) -> tuple[dict[str, list[Row]], int]:
             try:
                 row = json.loads(line)
             except ValueError:
+                break
+            if not line.endswith(b"\n"):
                 break
             name = row.pop("stage")
             if set(row) == {"rows"} and row["rows"] == len(pending):

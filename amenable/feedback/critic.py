@@ -23,9 +23,7 @@ class TestCritic:
 
     __test__ = False  # pytest: the name is the field's, not a test's
 
-    def __call__(
-        self, tasks: Sequence[Task], drafts: Sequence[str], verdicts: Sequence[Verdict]
-    ) -> list[str | None]:
+    def __call__(self, tasks: Sequence[Task], drafts: Sequence[str], verdicts: Sequence[Verdict]) -> list[str | None]:
         return [in_words(verdict) for verdict in verdicts]
 
 
@@ -62,9 +60,7 @@ class ModelCritic:
         self.decoding = decoding or Decoding(max_tokens=120, temperature=0.7)
         self.seed = seed
 
-    def __call__(
-        self, tasks: Sequence[Task], drafts: Sequence[str], verdicts: Sequence[Verdict]
-    ) -> list[str | None]:
+    def __call__(self, tasks: Sequence[Task], drafts: Sequence[str], verdicts: Sequence[Verdict]) -> list[str | None]:
         prompts = [
             self.policy.chat(
                 "This Python function does not do what it should.\n\n"
@@ -83,9 +79,7 @@ class PersonCritic:
     def __init__(self, critiques: Mapping[str, Critique]) -> None:
         self.critiques = critiques
 
-    def __call__(
-        self, tasks: Sequence[Task], drafts: Sequence[str], verdicts: Sequence[Verdict]
-    ) -> list[str | None]:
+    def __call__(self, tasks: Sequence[Task], drafts: Sequence[str], verdicts: Sequence[Verdict]) -> list[str | None]:
         found = []
         for task, draft in zip(tasks, drafts, strict=True):
             critique = self.critiques.get(task.task_id)

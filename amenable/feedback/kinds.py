@@ -33,9 +33,7 @@ class Score(Protocol):
 class Preference(Protocol):
     """Probability that `first[i]` is better than `second[i]` as an answer to `prompts[i]`."""
 
-    def __call__(
-        self, prompts: Sequence[str], first: Sequence[str], second: Sequence[str]
-    ) -> list[float | None]: ...
+    def __call__(self, prompts: Sequence[str], first: Sequence[str], second: Sequence[str]) -> list[float | None]: ...
 
 
 class Critic(Protocol):

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from amenable.errors import ModelError, SamplingError
-from amenable.policy.engine import Engine
+from amenable.policy.engine import draw_all
 from amenable.policy.scoring import token_log_probs
 from amenable.records import Decoding, Samples
 
@@ -76,7 +76,7 @@ class CausalLM:
         """
         prompts = [self.encode(context) for context in contexts]
         self._check_lengths(prompts, decoding.max_tokens)
-        engine = Engine(
+        drawn = draw_all(
             self.model,
             prompts,
             n=n,
@@ -85,8 +85,8 @@ class CausalLM:
             stopped=self._stop_check(decoding.stop),
             seed=seed,
             rows=self.rows,
+            progress=progress,
         )
-        drawn = engine.run(progress)
         longest = max(1, int(drawn.lengths.max())) if len(drawn.lengths) else 1
         samples = Samples(
             context_ids=[prompt for prompt in prompts for _ in range(n)],

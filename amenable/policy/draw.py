@@ -32,7 +32,7 @@ def draw(logits: torch.Tensor, uniforms: torch.Tensor, decoding: Decoding) -> tu
         return logits.argmax(-1), torch.zeros(logits.shape[0], dtype=torch.float32, device=logits.device)
     rows = max(1, CHUNK // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
     if rows < len(logits):
-        pieces = zip(logits.split(rows), uniforms.split(rows), strict=True)
+        pieces = zip(torch.split(logits, rows), torch.split(uniforms, rows), strict=True)
         tokens, log_probs = zip(*(_draw(part, numbers, decoding) for part, numbers in pieces), strict=True)
         return torch.cat(tokens), torch.cat(log_probs)
     return _draw(logits, uniforms, decoding)

@@ -3,13 +3,17 @@
 A batch of at most `rows` samples is decoded one token a step. Prompts are taken longest first; each is read once and its
 keys and values are shared by its samples. Rows that finish leave the batch and new samples take their place, so the
 batch stays full until the queue is empty. A sample's uniforms are its own (`seeding`), whatever batch it lands in.
+On a CPU with several threads the prompts are dealt out to as many engines of one thread each: decoding is thousands of
+small products, and threads that wait for each other at every one of them lose half of their time.
 
 Source of the law: records.Decoding. Log-probabilities are those of that law, in nats, float32, written down at the draw.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,8 +42,64 @@ class Drawn:
     ended: list[Ended]
 
 
+def draw_all(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    n: int,
+    decoding: Decoding,
+    eos_ids: Sequence[int],
+    stopped: Callable[[torch.Tensor], bool] | None = None,
+    seed: int,
+    rows: int,
+    progress: Progress | None = None,
+) -> Drawn:
+    """`n` samples of every prompt (token ids), prompt-major; at most `rows` are decoded at once.
+
+    Same seed and number of threads, same bits. Samples do not depend on `rows` or the threads beyond rounding.
+    """
+    total = len(prompts) * n
+    uniforms = torch.rand(total, decoding.max_tokens, generator=torch_generator(seed, "uniforms"), dtype=torch.float64)
+    drawn = Drawn(
+        tokens=torch.zeros(total, decoding.max_tokens, dtype=torch.int64),
+        log_probs=torch.zeros(total, decoding.max_tokens),
+        lengths=torch.zeros(total, dtype=torch.int64),
+        ended=["length"] * total,
+    )
+    longest_first = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+    threads = torch.get_num_threads()
+    workers = min(threads, len(prompts)) if model.device.type == "cpu" else 1
+    done, lock = 0, threading.Lock()
+
+    def work(worker: int) -> None:
+        nonlocal done
+        if workers > 1:
+            torch.set_num_threads(1)  # of this Python thread
+        queue = [index * n + copy for index in longest_first[worker::workers] for copy in range(n)]
+        engine = Engine(
+            model, prompts, n=n, queue=queue, drawn=drawn, uniforms=uniforms, decoding=decoding,
+            eos_ids=eos_ids, stopped=stopped, rows=max(1, rows // workers),
+        )  # fmt: skip
+        for finished in engine.run():
+            with lock:
+                done += finished
+                if progress is not None and finished:
+                    progress(done, total)
+
+    with packed_linears(model, max(1, rows // workers)):
+        if workers == 1:
+            work(0)
+        else:
+            with ThreadPoolExecutor(workers) as pool:
+                try:
+                    list(pool.map(work, range(workers)))
+                finally:
+                    torch.set_num_threads(threads)
+    return drawn
+
+
 class Engine:
-    """One run of the sampler over `prompts` (token ids), `n` samples each. State lives only while `run` does."""
+    """One batch that is decoded until its `queue` of samples is empty; what it draws is written into `drawn`."""
 
     def __init__(
         self,
@@ -47,27 +107,19 @@ class Engine:
         prompts: Sequence[Sequence[int]],
         *,
         n: int,
+        queue: list[int],
+        drawn: Drawn,
+        uniforms: torch.Tensor,
         decoding: Decoding,
         eos_ids: Sequence[int],
-        stopped: Callable[[torch.Tensor], bool] | None = None,
-        seed: int,
-        rows: int = 64,
+        stopped: Callable[[torch.Tensor], bool] | None,
+        rows: int,
     ) -> None:
         self.model, self.prompts, self.n, self.decoding = model, prompts, n, decoding
         self.stopped, self.rows = stopped, rows
         self.device = model.device
         self.eos = torch.tensor(sorted(eos_ids), dtype=torch.int64, device=self.device)
-        total = len(prompts) * n
-        generator = torch_generator(seed, "uniforms")
-        self.uniforms = torch.rand(total, decoding.max_tokens, generator=generator, dtype=torch.float64)
-        self.drawn = Drawn(
-            tokens=torch.zeros(total, decoding.max_tokens, dtype=torch.int64),
-            log_probs=torch.zeros(total, decoding.max_tokens),
-            lengths=torch.zeros(total, dtype=torch.int64),
-            ended=["length"] * total,
-        )
-        longest_first = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
-        self.queue = [index * n + copy for index in longest_first for copy in range(n)]
+        self.queue, self.drawn, self.uniforms = queue, drawn, uniforms
         # one entry a row of the live batch
         self.cache: Cache | None = None
         self.samples: list[int] = []
@@ -75,28 +127,25 @@ class Engine:
         self.start = self.position = torch.zeros(0, dtype=torch.int64, device=self.device)
         self.last = torch.zeros(0, dtype=torch.int64, device=self.device)
 
-    @torch.inference_mode()
-    def run(self, progress: Progress | None = None) -> Drawn:
-        """Draw everything. `progress(done, total)` is called with numbers of finished samples."""
-        done = 0
-        with packed_linears(self.model, self.rows):
-            for finished in self._steps():
-                done += finished
-                if progress is not None and finished:
-                    progress(done, len(self.drawn.ended))
-        return self.drawn
-
-    def _steps(self) -> Iterator[int]:
-        """Rebuild where needed, decode one token a row, and yield how many samples finished."""
+    def run(self) -> Iterator[int]:
+        """Rebuild where needed, decode one token a row, and yield how many samples finished, until all have."""
         while self.queue or any(self.alive):
             free = self.rows - sum(self.alive)
             if (self.queue and free >= max(1, REFILL * self.rows)) or self._sparse():
-                yield self._rebuild(free)
+                yield self._step(self._rebuild, free)
                 continue
             if self.cache is not None and self.cache.layers[0].used == self.cache.get_max_length():
-                yield self._rebuild(0)
+                yield self._step(self._rebuild, 0)
                 continue
-            yield self._record(range(len(self.samples)), self._forward())
+            yield self._step(self._decode)
+
+    @staticmethod
+    @torch.inference_mode()
+    def _step(operation: Callable[..., int], *arguments: int) -> int:
+        return operation(*arguments)
+
+    def _decode(self) -> int:
+        return self._record(range(len(self.samples)), self._forward())
 
     def _sparse(self) -> bool:
         return bool(self.samples) and sum(self.alive) <= (1 - REFILL) * len(self.samples)

@@ -85,9 +85,7 @@ def _from_hub(hub_id: str, *, local_files_only: bool) -> Path | None:
     """The snapshot folder, or None if the hub (or its cache) does not give one with weights in it."""
     try:
         folder = Path(
-            snapshot_download(
-                hub_id, allow_patterns=list(WEIGHTS), local_files_only=local_files_only, etag_timeout=5
-            )
+            snapshot_download(hub_id, allow_patterns=list(WEIGHTS), local_files_only=local_files_only, etag_timeout=5)
         )
     except (OSError, HFValidationError, ValueError):
         return None  # every hub error (not found, gated, offline) is one of these; the caller says what was tried

@@ -32,7 +32,7 @@ def packed_linears(model: Any, rows: int) -> Iterator[None]:
 
 
 def _available() -> bool:
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+    return hasattr(torch.ops.mkldnn, "_reorder_linear_weight") and torch._C._has_mkldnn
 
 
 def _packed_forward(module: torch.nn.Linear, rows: int) -> Any:

@@ -1,9 +1,9 @@
 """What a policy is: a distribution over texts given a context, that can be drawn from and scored.
 
-    sample(contexts, n)  draws n continuations of each context and records their log-probabilities
-    log_prob(samples)    log pi(x | c), one number a token, with gradient if the policy is trainable
-    frozen()             the same law, no gradient, in the fastest precision that was asked for
-    trainable_copy()     a copy with float32 weights (or an adapter) that an optimiser may change
+sample(contexts, n)  draws n continuations of each context and records their log-probabilities
+log_prob(samples)    log pi(x | c), one number a token, with gradient if the policy is trainable
+frozen()             the same law, no gradient, in the fastest precision that was asked for
+trainable_copy()     a copy with float32 weights (or an adapter) that an optimiser may change
 """
 
 from __future__ import annotations

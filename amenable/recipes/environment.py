@@ -31,7 +31,10 @@ class Clock:
 
     def minutes(self) -> dict[str, float]:
         """Minutes of each stage and in all; a resumed run counts only its last session."""
-        return {**{name: round(m, 2) for name, m in self.laps.items()}, "in all": round((time.monotonic() - self.began) / 60, 2)}
+        return {
+            **{name: round(m, 2) for name, m in self.laps.items()},
+            "in all": round((time.monotonic() - self.began) / 60, 2),
+        }
 
 
 def prepare(threads: int) -> Clock:
@@ -40,21 +43,23 @@ def prepare(threads: int) -> Clock:
     return Clock()
 
 
-def environment(isolation: dict[str, Any] | None = None) -> dict[str, dict[str, Any]]:
-    """`versions` and `machine` for a Report."""
+def versions() -> dict[str, Any]:
+    """Versions of what was run, for a Report."""
     names = ("torch", "transformers", "tokenizers", "numpy", "peft")
-    versions = {"amenable": amenable.__version__, "commit": _commit(), "python": platform.python_version()}
-    versions.update({name: metadata.version(name) for name in names})
-    machine = {
+    found = {"amenable": amenable.__version__, "commit": _commit(), "python": platform.python_version()}
+    return {**found, **{name: metadata.version(name) for name in names}}
+
+
+def machine(isolation: dict[str, Any]) -> dict[str, Any]:
+    """The machine and what confined the programs (`Sandbox.report()`), for a Report."""
+    return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
         "threads": torch.get_num_threads(),
         "AMX bfloat16": torch.cpu._is_amx_tile_supported(),
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "sandbox": isolation.get("isolation", ""),
     }
-    if isolation is not None:
-        machine["sandbox"] = isolation.get("isolation", "")
-    return {"versions": versions, "machine": machine}
 
 
 def _processor() -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from amenable.evaluation.programs import evaluate_passes
 from amenable.feedback.unit_tests import UnitTests
 from amenable.policy.loading import load_policy
-from amenable.recipes.environment import environment, prepare
-from amenable.recipes.programs import TASKS, Workbench, decoding_of, load_task_set, passes, split_of
+from amenable.recipes.environment import machine, prepare, versions
+from amenable.recipes.programs import TASKS, Workbench, decoding_of, load_task_set, passes, sample_tasks, split_of
 from amenable.recipes.settings import Recipe, setting
+from amenable.records import Task
 from amenable.report.html import write
 from amenable.report.page import Cards, Column, Report, SampleCard, Section, Table
 from amenable.runs import Run
@@ -64,7 +66,7 @@ def run(settings: EvaluateSettings, folder: Path) -> Report:
         layers = box.report()
     ks = [k for k in settings.k if k <= settings.n]
     columns: list[str | Column] = ["graded on", *(Column(f"pass@{k}", percent=True) for k in ks)]
-    rows = []
+    rows: list[list[Any]] = []
     for label, hidden in (("all tests", False), ("hidden tests", True)):
         table = evaluate_passes(passes(attempts, hidden_only=hidden), ks)
         rows.append([label, *(table.pass_at[k] for k in ks), table.solved, table.missing])
@@ -86,17 +88,17 @@ def run(settings: EvaluateSettings, folder: Path) -> Report:
         ],
         config=asdict(settings),
         minutes=clock.minutes(),
-        **environment(layers),
+        versions=versions(),
+        machine=machine(layers),
     )
     write(report, folder / "report.html")
     record.close()
     return report
 
 
-def _chosen(settings: EvaluateSettings, tasks: list) -> list:  # type: ignore[type-arg]
-    splits = sorted({task.split for task in tasks} | {"train", "test"})
-    wanted = splits if settings.split == "all" else [settings.split]
-    return split_of(tasks, wanted, limit=settings.limit, seed=settings.seed)
+def _chosen(settings: EvaluateSettings, tasks: list[Task]) -> list[Task]:
+    wanted = sorted({task.split for task in tasks} | {"train", "test"}) if settings.split == "all" else [settings.split]
+    return sample_tasks(split_of(tasks, wanted), settings.limit, settings.seed)
 
 
 RECIPE = Recipe("evaluate", "pass@k of a model on programming tasks, with intervals", EvaluateSettings, plan, run)

@@ -13,12 +13,11 @@ from pathlib import Path
 
 from amenable.errors import ConfigError, DataError
 from amenable.feedback.unit_tests import UnitTests
-from amenable.recipes.environment import environment, prepare
+from amenable.recipes.environment import machine, prepare
 from amenable.recipes.ilf_report import build_report
 from amenable.recipes.ilf_study import Material, Study
-from amenable.recipes.programs import TASKS, Workbench, decoding_of, load_task_set, split_of
+from amenable.recipes.programs import TASKS, Workbench, decoding_of, load_task_set, sample_tasks, split_of
 from amenable.recipes.settings import Recipe, setting
-from amenable.records import Critique
 from amenable.report.html import write
 from amenable.report.page import Report
 from amenable.runs import Run
@@ -80,37 +79,42 @@ def material(settings: ILFSettings) -> Material:
     if not file and settings.task == "mbpp" and (Path(settings.data) / FILE_NAME).exists():
         file = settings.data
     people = settings.feedback == "human" or settings.imitate == "human" or settings.refiner == "trained"
-    critiques: dict[str, Critique] = {}
-    if people or (file and settings.feedback in ("none", "shuffled")):
-        if not file:
-            raise ConfigError(
-                f"feedback={settings.feedback} imitate={settings.imitate} refiner={settings.refiner} needs what "
-                "people wrote",
-                "give feedback_file=FILE with task_id, draft, feedback and refinement a line",
-            )
-        critiques = load_critiques(file, tasks)
-    train = split_of(tasks, ["train"], limit=0, seed=settings.seed)
-    if settings.feedback != "tests" and settings.feedback != "llm" and critiques:
+    if people and not file:
+        raise ConfigError(
+            f"feedback={settings.feedback} imitate={settings.imitate} refiner={settings.refiner} needs what people wrote",
+            "give feedback_file=FILE with task_id, draft, feedback and refinement a line",
+        )
+    given_drafts = bool(file) and settings.feedback in ("human", "none", "shuffled")
+    critiques = load_critiques(file, tasks) if people or given_drafts else {}
+    train = split_of(tasks, ["train"])
+    if given_drafts or settings.imitate == "human":
         train = [task for task in train if task.task_id in critiques]
         if not train:
-            raise DataError("no task of split train has feedback", "give feedback on tasks of split train")
-    train = split_of(train, ["train"], limit=settings.train_limit, seed=settings.seed) if train[0].split else train
-    test = split_of(tasks, [settings.test_split], limit=settings.test_limit, seed=settings.seed)
+            raise DataError(f"{file} has feedback on no task of split train", "write feedback on training tasks")
     refine = [task for task in tasks if task.split == "refine" and task.task_id in critiques]
     if settings.refiner == "trained" and not refine:
-        raise DataError("no task of split refine has a person's refinement", "use refiner=prompted")
-    return Material(train, test, refine, critiques, what)
+        raise DataError(f"{file} has a refinement of no task of split refine", "use refiner=prompted")
+    return Material(
+        train=sample_tasks(train, settings.train_limit, settings.seed),
+        test=sample_tasks(split_of(tasks, [settings.test_split]), settings.test_limit, settings.seed),
+        refine=refine,
+        critiques=critiques,
+        what=what,
+        given_drafts=given_drafts,
+    )
 
 
 def plan(settings: ILFSettings) -> list[str]:
     """What the run will do, in lines."""
     m = material(settings)
-    drafts = "drafts that people wrote feedback on" if m.critiques else f"{settings.drafts} drafts a task"
+    drafts = "drafts that people wrote feedback on" if m.given_drafts else f"{settings.drafts} drafts a task"
     arms = 3 if settings.controls and settings.feedback not in ("none", "shuffled") else 1
     held_out = len(m.test) * settings.samples
-    samples = 2 * held_out + settings.rounds * len(m.train) * (
-        (0 if m.critiques else settings.drafts) + settings.refinements
-    ) + (arms - 1) * len(m.train) * settings.refinements
+    samples = (
+        2 * held_out
+        + settings.rounds * len(m.train) * ((0 if m.given_drafts else settings.drafts) + settings.refinements)
+        + (arms - 1) * len(m.train) * settings.refinements
+    )
     return [
         f"ILF (Chen et al. 2023) with {settings.model} on {m.what}",
         f"1  {len(m.train)} training tasks, {drafts}; feedback: {settings.feedback}",
@@ -135,10 +139,12 @@ def run(settings: ILFSettings, folder: Path) -> Report:
         bench = Workbench(record, check, decoding_of(settings), settings.seed)
         outcome = Study(settings, tasks, bench, folder, clock).run()
         layers = box.report()
-    report = build_report(settings, tasks.what, outcome, clock.minutes(), environment(layers))
+    report = build_report(settings, tasks.what, outcome, clock.minutes(), machine(layers))
     write(report, folder / "report.html")
     record.close()
     return report
 
 
-RECIPE = Recipe("ilf", "a code model gets better from language feedback (ILF), with controls and proof", ILFSettings, plan, run)
+RECIPE = Recipe(
+    "ilf", "a code model gets better from language feedback (ILF), with controls and proof", ILFSettings, plan, run
+)

@@ -9,6 +9,7 @@ from typing import Any
 from amenable.evaluation.copying import copying, summarise
 from amenable.evaluation.interval import Estimate, bootstrap_mean, wilson
 from amenable.evaluation.programs import PassComparison, compare_passes, evaluate_passes
+from amenable.recipes.environment import versions
 from amenable.recipes.ilf_study import Outcome
 from amenable.recipes.programs import Attempt, passes
 from amenable.report.page import (
@@ -37,12 +38,14 @@ CARDS = 120
 
 
 def build_report(
-    settings: Any, what: str, outcome: Outcome, minutes: dict[str, float], environment: dict[str, dict[str, Any]]
+    settings: Any, what: str, outcome: Outcome, minutes: dict[str, float], machine: dict[str, Any]
 ) -> Report:
     """One page: headline, controls, held-out tasks, copying, training, samples."""
     ks = [k for k in settings.k if k <= settings.samples]
     gain = compare_passes(passes(outcome.before), passes(outcome.after), ks[0])
-    keys = " ".join(f"{key}={_value(value)}" for key, value in asdict(settings).items() if value != _default(settings, key))
+    keys = " ".join(
+        f"{key}={_value(value)}" for key, value in asdict(settings).items() if value != _default(settings, key)
+    )
     return Report(
         title=f"ILF: {settings.model} learns from language feedback",
         subtitle="Chen et al. 2023, arXiv 2303.16749",
@@ -58,7 +61,8 @@ def build_report(
         ],
         config=asdict(settings),
         minutes=minutes,
-        **environment,
+        versions=versions(),
+        machine=machine,
     )
 
 
@@ -115,7 +119,9 @@ def _arm_table(outcome: Outcome) -> Table:
         for arm, found in round_.arms.items():
             table = evaluate_passes(passes(found), [1])
             hidden = evaluate_passes(passes(found, hidden_only=True), [1])
-            rows.append([number, NAMES[arm], table.pass_at[1], hidden.pass_at[1], table.solved, table.samples, table.missing])
+            rows.append(
+                [number, NAMES[arm], table.pass_at[1], hidden.pass_at[1], table.solved, table.samples, table.missing]
+            )
     columns: list[str | Column] = [
         "round", "feedback", Column("passes", percent=True), Column("passes hidden tests", percent=True),
         Column("tasks with one", percent=True), "candidates", "missing",
@@ -179,7 +185,9 @@ def _cards(settings: Any, outcome: Outcome) -> Cards:
         step = max(1, settings.refinements)
         chosen = [next((c for c in found[i : i + step] if c.verdict.ok), found[i]) for i in range(0, len(found), step)]
         cards += [
-            SampleCard(one.task.task_id, one.task.prompt, one.draft, one.feedback, one.program, one.verdict, arm=NAMES[arm])
+            SampleCard(
+                one.task.task_id, one.task.prompt, one.draft, one.feedback, one.program, one.verdict, arm=NAMES[arm]
+            )
             for one in chosen[: CARDS // len(outcome.rounds[0].arms)]
         ]
     note = "One candidate a draft: the first that passes, or the first. So these cards show more passes than there are."

@@ -26,13 +26,17 @@ from amenable.task.programming import completion_of, cut_completion
 
 @dataclass(frozen=True)
 class Material:
-    """The tasks of a study, what people wrote about them (empty: nothing), and a line that says what they are."""
+    """The tasks of a study, what people wrote (empty: nothing), and a line that says what the tasks are.
+
+    `given_drafts`: the drafts are those that people saw, and not drawn from the model.
+    """
 
     train: list[Task]
     test: list[Task]
     refine: list[Task]
     critiques: dict[str, Critique]
     what: str
+    given_drafts: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ class Study:
     def _drafts(self, policy: Any, number: int) -> tuple[list[ilf.Draft], list[bool | None]]:
         """Failing drafts of the training tasks, one a task, and whether each draft passed (None: missing)."""
         tasks = self.tasks.train
-        if self.tasks.critiques:
+        if self.tasks.given_drafts:
             owners = tasks
             programs = [self.tasks.critiques[task.task_id].draft for task in tasks]
             rows = self.bench.run.stage(
@@ -163,13 +167,11 @@ class Study:
         if self.settings.feedback == "llm":
             model = load_policy(self.settings.critic, rows=self.settings.rows) if self.settings.critic else self.prior
             critic = ModelCritic(model, seed=derive(self.bench.seed, "critic", number))
-        elif self.tasks.critiques and self.settings.feedback != "tests":
+        elif self.tasks.given_drafts:
             critic = PersonCritic(self.tasks.critiques)
 
         def compute() -> list[dict[str, Any]]:
-            found = critic(
-                [draft.task for draft in drafts], [d.program for d in drafts], [d.verdict for d in drafts]
-            )
+            found = critic([draft.task for draft in drafts], [d.program for d in drafts], [d.verdict for d in drafts])
             return [{"task_id": d.task.task_id, "feedback": text} for d, text in zip(drafts, found, strict=True)]
 
         return [row["feedback"] for row in self.bench.run.stage(f"round {number} feedback", compute)]

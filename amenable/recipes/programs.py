@@ -145,13 +145,11 @@ def load_task_set(task: str, data: str) -> tuple[list[Task], str]:
         return load_mbpp(data), f"MBPP from {data} (Austin et al. 2021), splits of the ILF paper"
     if Path(task).is_file():
         return load_tasks(task), f"the tasks of {task}"
-    raise ConfigError(
-        f"task={task!r} is no known task set and no file", f"use {TASKS}"
-    )
+    raise ConfigError(f"task={task!r} is no known task set and no file", f"use {TASKS}")
 
 
-def split_of(tasks: Sequence[Task], wanted: Sequence[str], *, limit: int, seed: int) -> list[Task]:
-    """The tasks whose split is one of `wanted`; `limit` of them at random (0: all), in the order of the file.
+def split_of(tasks: Sequence[Task], wanted: Sequence[str]) -> list[Task]:
+    """The tasks whose split is one of `wanted`, in the order of the file.
 
     Tasks without any split are dealt out: one in three is "test", the others "train", by their ids.
     """
@@ -162,10 +160,15 @@ def split_of(tasks: Sequence[Task], wanted: Sequence[str], *, limit: int, seed: 
     found = [task for task in tasks if dealt[task.task_id] in wanted]
     if not found:
         raise DataError(
-            f"no task is in split {' or '.join(wanted)}; there are {sorted(set(dealt.values()))}",
+            f"no task is in split {' or '.join(wanted)}; there are {', '.join(sorted(set(dealt.values())))}",
             'give tasks "split": "train" or "test"',
         )
-    if 0 < limit < len(found):
-        kept = set(python_random(seed, "limit").sample(range(len(found)), limit))
-        found = [task for index, task in enumerate(found) if index in kept]
     return found
+
+
+def sample_tasks(tasks: Sequence[Task], limit: int, seed: int) -> list[Task]:
+    """`limit` of the tasks at random (0: all), in their order."""
+    if not 0 < limit < len(tasks):
+        return list(tasks)
+    kept = set(python_random(seed, "limit").sample(range(len(tasks)), limit))
+    return [task for index, task in enumerate(tasks) if index in kept]

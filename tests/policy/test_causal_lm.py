@@ -84,7 +84,9 @@ def test_stop_strings_cut_the_text_and_keep_the_tokens(policy: CausalLM) -> None
 
 
 def test_a_prompt_over_the_context_is_refused_and_named(policy: CausalLM) -> None:
-    with pytest.raises(SamplingError, match=r"prompt 1 has 250 tokens; with 20 new tokens it exceeds the context of 256"):
+    with pytest.raises(
+        SamplingError, match=r"prompt 1 has 250 tokens; with 20 new tokens it exceeds the context of 256"
+    ):
         policy.sample(["ok", "x" * 250], decoding=Decoding(max_tokens=20))
 
 

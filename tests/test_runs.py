@@ -1,0 +1,91 @@
+"""The run folder: closed stages are read, torn ones are redone, other settings are refused, a full disk loses nothing."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from amenable.errors import ConfigError, StorageError
+from amenable.runs import MetricsLog, Run, storage_error
+
+SETTINGS = {"model": "m", "k": (1, 10), "rate": 1e-05}
+
+
+def never() -> list[dict[str, Any]]:
+    raise AssertionError("a closed stage was computed again")
+
+
+def test_a_closed_stage_is_read_and_not_computed(tmp_path: Path) -> None:
+    rows = [{"task_id": "a", "passed": (True, None)}, {"task_id": "b", "passed": ()}]
+    first = Run(tmp_path, SETTINGS)
+    made = first.stage("drafts", lambda: rows)
+    assert first.stage("empty", list) == []
+    first.close()
+    again = Run(tmp_path, SETTINGS)
+    assert again.has("drafts")
+    assert again.stage("drafts", never) == made == [{"task_id": "a", "passed": [True, None]}, {"task_id": "b", "passed": []}]
+    assert again.stage("empty", never) == []
+
+
+@pytest.mark.parametrize("cut", range(1, 60, 7))
+def test_a_torn_stage_is_cut_off_and_runs_again_to_the_same_bytes(tmp_path: Path, cut: int) -> None:
+    file = tmp_path / "samples.jsonl"
+    run = Run(tmp_path, SETTINGS)
+    run.stage("one", lambda: [{"n": 1}])
+    run.stage("two", lambda: [{"n": 2}, {"n": 3}])
+    run.close()
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-cut])
+    again = Run(tmp_path, SETTINGS)
+    assert again.stage("one", never) == [{"n": 1}]
+    assert not again.has("two")
+    again.stage("two", lambda: [{"n": 2}, {"n": 3}])
+    again.close()
+    assert file.read_bytes() == whole
+
+
+def test_a_folder_is_resumed_only_with_its_own_settings(tmp_path: Path) -> None:
+    Run(tmp_path, SETTINGS).close()
+    Run(tmp_path, dict(SETTINGS)).close()
+    with pytest.raises(ConfigError, match=r"other settings: rate \(1e-05 there, 0.1 now\)"):
+        Run(tmp_path, {**SETTINGS, "rate": 0.1})
+
+
+def test_a_full_disk_is_said_and_keeps_the_closed_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(tmp_path, SETTINGS)
+    run.stage("one", lambda: [{"n": 1}])
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("amenable.runs.os.fsync", full)
+    with pytest.raises(StorageError, match="disk is full"):
+        run.stage("two", lambda: [{"n": 2}])
+    monkeypatch.undo()
+    again = Run(tmp_path, SETTINGS)
+    assert again.stage("one", never) == [{"n": 1}]
+    assert not again.has("two")
+
+
+def test_a_read_only_folder_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot be written"):
+        Run(tmp_path / "file" / "run", SETTINGS)
+    assert "--out" in storage_error(tmp_path, PermissionError(errno.EACCES, "Permission denied")).fix
+
+
+def test_metrics_are_cut_back_to_a_checkpoint(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    log.write({"step": 0}, began=0.0)
+    size = log.flush()
+    log.write({"step": 1}, began=0.0)
+    log.close()
+    again = MetricsLog(tmp_path / "metrics.jsonl")
+    again.cut(size)
+    again.write({"step": 1, "again": True}, began=0.0)
+    again.close()
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert lines == ['{"step": 0}', '{"step": 1, "again": true}']
