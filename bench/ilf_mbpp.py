@@ -35,7 +35,17 @@ TUNED = [{"learning_rate": rate, "epochs": 3} for rate in (1e-5, 3e-5)]
 
 
 def settings_of(data: str, seed: int, **changes: object) -> ILFSettings:
-    base = ILFSettings(task="mbpp", data=data, feedback="human", controls=seed == 0, rows=256, seed=seed)
+    base = ILFSettings(
+        task="mbpp",
+        data=data,
+        feedback="human",
+        controls=seed == 0,
+        refinements=8,
+        samples=10,
+        k=(1, 10),
+        rows=256,
+        seed=seed,
+    )
     return replace(base, **{**CHOSEN, **changes})  # type: ignore[arg-type]
 
 

@@ -38,7 +38,7 @@ class Imitation:
     """
 
     def __init__(
-        self, examples: Sequence[Example], *, epochs: int, batch_size: int, seed: int, positions: int = 1024
+        self, examples: Sequence[Example], *, epochs: int, batch_size: int, seed: int, positions: int = 2048
     ) -> None:
         if not examples:
             raise TrainingError(

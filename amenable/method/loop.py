@@ -67,7 +67,8 @@ def train(
     if not names:
         raise TrainingError("the policy has no trainable parameter", "train a trainable_copy() of it")
     parameters = list(names.values())
-    optimizer = torch.optim.AdamW(parameters, lr=optimisation.learning_rate, weight_decay=optimisation.weight_decay)
+    decay = optimisation.weight_decay
+    optimizer = torch.optim.AdamW(parameters, lr=optimisation.learning_rate, weight_decay=decay, fused=True)
     log = MetricsLog(folder / "metrics.jsonl")
     first = checkpoint.resume(folder, names, optimizer, log, steps=method.steps)
     device = parameters[0].device.type

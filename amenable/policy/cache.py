@@ -8,6 +8,7 @@ row uses, append the rows of a fresh prefill, and leave room for more columns.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -48,31 +49,30 @@ class Columns(CacheLayerMixin):  # type: ignore[misc]
         return int(self.keys.shape[-2])
 
 
-def rebuild(
-    old: Cache | None, keep: torch.Tensor, drop: int, fresh: DynamicCache | None, copies: torch.Tensor, room: int
-) -> Cache:
-    """A new cache of the `keep` rows of `old` followed by rows `copies` of `fresh`, right-aligned, with `room` free columns.
+Prefill = tuple[DynamicCache, torch.Tensor]
+"""What was read of some prompts, and for each sample that continues one, its row there: (C,) int64."""
 
-    keep    (K,) int64, rows of `old` to keep; the first `drop` columns are left out
-    copies  (C,) int64, rows of the prefill, repeated for the samples that share a prompt
-    room    columns left free for tokens to come
+
+def rebuild(old: Cache | None, keep: torch.Tensor, drop: int, fresh: Sequence[Prefill], room: int) -> Cache:
+    """A new cache of the `keep` rows of `old` and then the rows of `fresh`, right-aligned, with `room` free columns.
+
+    keep (K,) int64, rows of `old`; the first `drop` columns of `old` are left out.
     """
     layers = []
-    old_layers = old.layers if old is not None else [None] * len(fresh.layers if fresh is not None else [])
-    for index, layer in enumerate(old_layers):
-        new = fresh.layers[index] if fresh is not None else None
-        width_new = new.keys.shape[-2] if new is not None else 0
-        used = max(layer.used - drop if layer is not None else 0, width_new)
+    for index in range(len((old or fresh[0][0]).layers)):
         pair = []
         for name in ("keys", "values"):
-            source = getattr(layer if layer is not None else new, name)
-            rows = (len(keep) if layer is not None else 0) + (len(copies) if new is not None else 0)
-            buffer = source.new_zeros(rows, source.shape[1], used + room, source.shape[3])
-            if layer is not None:
-                kept = getattr(layer, name)[:, :, drop : layer.used].index_select(0, keep)
-                buffer[: len(keep), :, used - kept.shape[-2] : used] = kept
-            if new is not None:
-                buffer[rows - len(copies) :, :, used - width_new : used] = getattr(new, name).index_select(0, copies)
+            parts = [getattr(cache.layers[index], name).index_select(0, copies) for cache, copies in fresh]
+            if old is not None:
+                layer = old.layers[index]
+                parts.insert(0, getattr(layer, name)[:, :, drop : layer.used].index_select(0, keep))
+            used = max(part.shape[2] for part in parts)
+            rows = sum(part.shape[0] for part in parts)
+            buffer = parts[0].new_zeros(rows, parts[0].shape[1], used + room, parts[0].shape[3])
+            row = 0
+            for part in parts:
+                buffer[row : row + part.shape[0], :, used - part.shape[2] : used] = part
+                row += part.shape[0]
             pair.append(buffer)
         layers.append(Columns(pair[0], pair[1], used))
     return Cache(layers=layers)

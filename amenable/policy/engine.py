@@ -11,23 +11,28 @@ Source of the law: records.Decoding. Log-probabilities are those of that law, in
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers.cache_utils import Cache, DynamicCache
 
-from amenable.policy.cache import rebuild
+from amenable.policy.cache import Prefill, rebuild
 from amenable.policy.draw import draw
 from amenable.policy.packing import packed_linears
+from amenable.policy.scoring import length_groups
 from amenable.records import Decoding, Ended
 from amenable.seeding import torch_generator
 
 GROWTH = 64  # columns of room left at a rebuild
 REFILL = 0.25  # the batch is rebuilt when this share of it is free
+POSITIONS = 1 << 16  # columns of all rows together: a few long prompts must not widen a full batch
+READ = 1 << 12  # padded prompt tokens read at once
 
 Progress = Callable[[int, int], None]
 
@@ -95,7 +100,14 @@ def draw_all(
                     list(pool.map(work, range(workers)))
                 finally:
                     torch.set_num_threads(threads)
+    _give_back_memory()
     return drawn
+
+
+def _give_back_memory() -> None:
+    """glibc keeps what the threads' caches took (gigabytes) for themselves; training needs it."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 class Engine:
@@ -130,14 +142,23 @@ class Engine:
     def run(self) -> Iterator[int]:
         """Rebuild where needed, decode one token a row, and yield how many samples finished, until all have."""
         while self.queue or any(self.alive):
-            free = self.rows - sum(self.alive)
-            if (self.queue and free >= max(1, REFILL * self.rows)) or self._sparse():
-                yield self._step(self._rebuild, free)
+            limit = self._capacity()
+            free = limit - sum(self.alive)
+            if (self.queue and free >= max(1, REFILL * limit)) or self._sparse():
+                yield self._step(self._rebuild, max(0, free))
                 continue
             if self.cache is not None and self.cache.layers[0].used == self.cache.get_max_length():
                 yield self._step(self._rebuild, 0)
                 continue
             yield self._step(self._decode)
+
+    def _capacity(self) -> int:
+        """How many rows the batch may have, given the columns of its longest row or of the next prompt."""
+        width = len(self.prompts[self.queue[0] // self.n]) if self.queue else 1
+        if self.cache is not None and any(self.alive):
+            alive = torch.tensor(self.alive, device=self.device)
+            width = max(width, self.cache.layers[0].used - int(self.start[alive].min()))
+        return max(1, min(self.rows, POSITIONS // (width + GROWTH)))
 
     @staticmethod
     @torch.inference_mode()
@@ -204,14 +225,14 @@ class Engine:
         kept = torch.tensor(keep, dtype=torch.int64, device=self.device)
         drop = int(self.start[kept].min()) if keep else 0
         old = self.cache if keep else None
-        fresh, copies, lengths, logits = self._prefill(admitted)
+        fresh, lengths, logits = self._prefill(admitted)
         width = max(lengths, default=0)
         used_old = old.layers[0].used if old is not None else 0
         drop = min(drop, max(0, used_old - width))  # a new prompt needs its own width of columns
-        self.cache = rebuild(old, kept, drop, fresh, copies, GROWTH) if keep or admitted else None
+        self.cache = rebuild(old, kept, drop, fresh, GROWTH) if keep or admitted else None
         used = max(used_old - drop, width)
         new_lengths = torch.tensor(lengths, dtype=torch.int64, device=self.device)
-        assert not keep or used == used_old - drop  # longest prompts first: a later prompt never needs more columns
+        assert not keep or used == used_old - drop, "longest prompts first: a later one never needs more columns"
         self.start = torch.cat([self.start[kept] - drop, used - new_lengths])
         self.position = torch.cat([self.position[kept], new_lengths])
         self.last = torch.cat([self.last[kept], torch.zeros_like(new_lengths)])
@@ -221,17 +242,30 @@ class Engine:
             return 0
         return self._record(range(len(keep), len(self.samples)), logits)
 
-    def _prefill(
-        self, admitted: Sequence[int]
-    ) -> tuple[DynamicCache | None, torch.Tensor, list[int], torch.Tensor | None]:
-        """Read the admitted samples' prompts once each: cache, row of each sample in it, prompt lengths, first logits."""
+    def _prefill(self, admitted: Sequence[int]) -> tuple[list[Prefill], list[int], torch.Tensor | None]:
+        """Read the admitted samples' prompts once each, in groups: what was read, prompt lengths, first logits."""
         if not admitted:
-            return None, torch.zeros(0, dtype=torch.int64, device=self.device), [], None
-        unique = list(dict.fromkeys(sample // self.n for sample in admitted))
-        width = max(len(self.prompts[index]) for index in unique)
-        ids = torch.zeros(len(unique), width, dtype=torch.int64)
-        mask = torch.zeros(len(unique), width, dtype=torch.int64)
-        for row, index in enumerate(unique):
+            return [], [], None
+        lengths = [len(self.prompts[sample // self.n]) for sample in admitted]
+        fresh, logits = [], []
+        unique = list(dict.fromkeys(sample // self.n for sample in admitted))  # longest first, as the queue is
+        sizes = [len(self.prompts[index]) for index in unique]
+        for group in length_groups(sizes, READ):
+            chosen = [unique[place] for place in group]
+            where = {index: row for row, index in enumerate(chosen)}
+            copies = [where[sample // self.n] for sample in admitted if sample // self.n in where]
+            cache, last = self._read(chosen)
+            rows = torch.tensor(copies, device=self.device)
+            fresh.append((cache, rows))
+            logits.append(last.index_select(0, rows))
+        return fresh, lengths, torch.cat(logits)
+
+    def _read(self, chosen: Sequence[int]) -> tuple[DynamicCache, torch.Tensor]:
+        """Keys and values of some prompts, left-padded, and the logits of their next tokens."""
+        width = max(len(self.prompts[index]) for index in chosen)
+        ids = torch.zeros(len(chosen), width, dtype=torch.int64)
+        mask = torch.zeros(len(chosen), width, dtype=torch.int64)
+        for row, index in enumerate(chosen):
             prompt = self.prompts[index]
             ids[row, width - len(prompt) :] = torch.tensor(prompt)
             mask[row, width - len(prompt) :] = 1
@@ -244,7 +278,5 @@ class Engine:
             use_cache=True,
             logits_to_keep=1,
         )
-        where = {index: row for row, index in enumerate(unique)}
-        copies = torch.tensor([where[sample // self.n] for sample in admitted], device=self.device)
-        lengths = [len(self.prompts[sample // self.n]) for sample in admitted]
-        return cache, copies, lengths, out.logits[:, -1].index_select(0, copies)
+        logits: torch.Tensor = out.logits[:, -1]
+        return cache, logits

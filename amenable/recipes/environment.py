@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,13 @@ from typing import Any
 import torch
 
 import amenable
+from amenable.config import value_text
 
 
 @dataclass
 class Clock:
     """Minutes by stage: `lap(name)` closes the stage that began at the lap before."""
 
-    began: float = field(default_factory=time.monotonic)
     laps: dict[str, float] = field(default_factory=dict)
     last: float = field(default_factory=time.monotonic)
 
@@ -30,11 +31,8 @@ class Clock:
         self.last = now
 
     def minutes(self) -> dict[str, float]:
-        """Minutes of each stage and in all; a resumed run counts only its last session."""
-        return {
-            **{name: round(m, 2) for name, m in self.laps.items()},
-            "in all": round((time.monotonic() - self.began) / 60, 2),
-        }
+        """Minutes of each stage; a resumed run counts only its last session."""
+        return {name: round(minutes, 2) for name, minutes in self.laps.items()}
 
 
 def prepare(threads: int) -> Clock:
@@ -60,6 +58,17 @@ def machine(isolation: dict[str, Any]) -> dict[str, Any]:
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "sandbox": isolation.get("isolation", ""),
     }
+
+
+def command_of(recipe: str, settings: Any) -> str:
+    """The command that makes this run again: every key that is not at its default."""
+    plain = type(settings)()
+    keys = [
+        f"{name}={shlex.quote(value_text(value))}"
+        for name, value in asdict(settings).items()
+        if value != getattr(plain, name)
+    ]
+    return " ".join(["amenable run", recipe, *keys])
 
 
 def _processor() -> str:

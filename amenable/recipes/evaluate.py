@@ -9,7 +9,7 @@ from typing import Any
 from amenable.evaluation.programs import evaluate_passes
 from amenable.feedback.unit_tests import UnitTests
 from amenable.policy.loading import load_policy
-from amenable.recipes.environment import machine, prepare, versions
+from amenable.recipes.environment import command_of, machine, prepare, versions
 from amenable.recipes.programs import TASKS, Workbench, decoding_of, load_task_set, passes, sample_tasks, split_of
 from amenable.recipes.settings import Recipe, setting
 from amenable.records import Task
@@ -64,6 +64,7 @@ def run(settings: EvaluateSettings, folder: Path) -> Report:
             n=settings.n,
         )
         layers = box.report()
+    clock.lap("evaluation")
     ks = [k for k in settings.k if k <= settings.n]
     columns: list[str | Column] = ["graded on", *(Column(f"pass@{k}", percent=True) for k in ks)]
     rows: list[list[Any]] = []
@@ -78,7 +79,7 @@ def run(settings: EvaluateSettings, folder: Path) -> Report:
     report = Report(
         title=f"pass@k of {settings.model}",
         summary=[f"{what}: split {settings.split}, {len(chosen)} tasks."],
-        command=f"amenable evaluate {settings.model} task={settings.task} n={settings.n} seed={settings.seed}",
+        command=command_of("evaluate", settings),
         sections=[
             Section(
                 "Result",

@@ -49,22 +49,25 @@ class ILFSettings:
     )
     rounds: int = setting(1, "rounds of draft, feedback, refinement, imitation")
     drafts: int = setting(1, "drafts a task and round; one that fails is refined")
-    refinements: int = setting(8, "candidates a draft")
+    refinements: int = setting(5, "candidates a draft")
     controls: bool = setting(True, "also refine with another task's feedback and without feedback, in round 1")
     temperature: float = setting(0.8, "sampling temperature of drafts, refinements and evaluation")
     max_tokens: int = setting(256, "longest completion in tokens")
-    epochs: int = setting(2, "passes over the accepted refinements")
+    longest_prompt: int = setting(
+        1024, "drafts whose refinement prompt has more tokens are left out, and counted aloud"
+    )
+    epochs: int = setting(3, "passes over the accepted refinements")
     batch_size: int = setting(8, "examples an optimiser step")
-    learning_rate: float = setting(1e-5, "peak learning rate of AdamW")
+    learning_rate: float = setting(2e-5, "peak learning rate of AdamW")
     adapter: str = setting("none", "none trains all weights; lora trains a low-rank adapter", ("none", "lora"))
     precision: str = setting("bfloat16", "arithmetic of training", ("bfloat16", "float32"))
     checkpoint_every: int = setting(50, "optimiser steps between checkpoints, 0 for none")
-    samples: int = setting(10, "samples a held-out task, before and after")
-    k: tuple[int, ...] = setting((1, 10), "pass@k for these k (at most samples)")
+    samples: int = setting(6, "samples a held-out task, before and after")
+    k: tuple[int, ...] = setting((1, 5), "pass@k for these k (at most samples)")
     train_limit: int = setting(0, "number of training tasks at random, 0 for all")
     test_limit: int = setting(0, "number of held-out tasks at random, 0 for all")
     test_split: str = setting("test", "the held-out split")
-    rows: int = setting(128, "samples decoded at once")
+    rows: int = setting(192, "samples decoded at once")
     threads: int = setting(0, "CPU threads, 0 for all cores")
     seed: int = setting(0, "seed of the whole study")
 
@@ -107,7 +110,7 @@ def material(settings: ILFSettings) -> Material:
 def plan(settings: ILFSettings) -> list[str]:
     """What the run will do, in lines."""
     m = material(settings)
-    drafts = "drafts that people wrote feedback on" if m.given_drafts else f"{settings.drafts} drafts a task"
+    drafts = "drafts that people wrote feedback on" if m.given_drafts else f"{settings.drafts} draft(s) a task"
     arms = 3 if settings.controls and settings.feedback not in ("none", "shuffled") else 1
     held_out = len(m.test) * settings.samples
     samples = (
@@ -124,7 +127,7 @@ def plan(settings: ILFSettings) -> list[str]:
         + (f"; {settings.rounds} rounds" if settings.rounds > 1 else ""),
         f"4  {len(m.test)} held-out tasks, {settings.samples} samples each, before and after",
         f"at most {samples} samples; on 2 cores with AMX about 5 a second for a 0.5B model: "
-        f"up to {max(1, round(samples / 5 / 60))} minutes and the training",
+        f"up to {max(1, round(samples / 5 / 60))} minutes, and the training",
     ]
 
 

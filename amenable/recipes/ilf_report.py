@@ -9,7 +9,7 @@ from typing import Any
 from amenable.evaluation.copying import copying, summarise
 from amenable.evaluation.interval import Estimate, bootstrap_mean, wilson
 from amenable.evaluation.programs import PassComparison, compare_passes, evaluate_passes
-from amenable.recipes.environment import versions
+from amenable.recipes.environment import command_of, versions
 from amenable.recipes.ilf_study import Outcome
 from amenable.recipes.programs import Attempt, passes
 from amenable.report.page import (
@@ -43,14 +43,11 @@ def build_report(
     """One page: headline, controls, held-out tasks, copying, training, samples."""
     ks = [k for k in settings.k if k <= settings.samples]
     gain = compare_passes(passes(outcome.before), passes(outcome.after), ks[0])
-    keys = " ".join(
-        f"{key}={_value(value)}" for key, value in asdict(settings).items() if value != _default(settings, key)
-    )
     return Report(
         title=f"ILF: {settings.model} learns from language feedback",
         subtitle="Chen et al. 2023, arXiv 2303.16749",
         summary=_summary(settings, outcome, gain),
-        command=f"amenable run ilf {keys}".strip(),
+        command=command_of("ilf", settings),
         sections=[
             Section("Result", [_headlines(settings, outcome, gain)]),
             Section("Does the feedback matter?", [_arm_bars(outcome), _arm_table(outcome)], [_arm_words(settings)]),
@@ -192,11 +189,3 @@ def _cards(settings: Any, outcome: Outcome) -> Cards:
         ]
     note = "One candidate a draft: the first that passes, or the first. So these cards show more passes than there are."
     return Cards("Drafts, feedback, refinements", cards, note)
-
-
-def _default(settings: Any, key: str) -> Any:
-    return type(settings).__dataclass_fields__[key].default
-
-
-def _value(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -137,7 +137,19 @@ class Study:
             raise DataError(
                 f"no critique came for any of {len(drafts)} drafts", "look at the critic, or use feedback=tests"
             )
-        drafts, texts = [draft for draft, _ in kept], [text for _, text in kept]
+        layout: Any = "paper" if self.settings.refiner == "trained" else "auto"
+        refiner = PromptedRefiner(policy, self.bench.decoding, layout)
+        limit = self.settings.longest_prompt
+        short = [
+            (draft, text)
+            for draft, text in kept
+            if len(policy.encode(refiner.prompt(draft.task, draft.program, text))) <= limit
+        ]
+        if len(short) < len(kept):
+            say(
+                f"{len(kept) - len(short)} drafts left out: their refinement prompt is over longest_prompt={limit} tokens"
+            )
+        drafts, texts = [draft for draft, _ in short], [text for _, text in short]
         controls = self.settings.controls and number == 1
         given = {}
         if chosen not in ("none", "shuffled"):
@@ -146,8 +158,6 @@ class Study:
             given["shuffled"] = shuffled(texts, derive(self.bench.seed, "shuffle", number))
         if chosen == "none" or controls:
             given["none"] = [""] * len(texts)
-        layout: Any = "paper" if self.settings.refiner == "trained" else "auto"
-        refiner = PromptedRefiner(policy, self.bench.decoding, layout)
         arms = {
             arm: self.bench.attempts(
                 f"round {number} refinements, feedback {arm}",

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_policy
 from safetensors.torch import load_file
+from tiny import tiny_policy
 
 from amenable.errors import TrainingError
 from amenable.method import checkpoint
@@ -108,7 +108,7 @@ import sys, torch
 sys.path.insert(0, {tests!r})
 torch.set_num_threads(1)
 from pathlib import Path
-from conftest import tiny_policy
+from tiny import tiny_policy
 torch.set_num_threads(1)
 from amenable.method.imitation import Example, Imitation
 from amenable.method.loop import Optimisation, train

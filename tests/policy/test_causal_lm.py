@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import tiny_policy
+from tiny import tiny_policy
 
 from amenable.errors import SamplingError
 from amenable.policy.causal_lm import CausalLM, LoRA
