@@ -43,6 +43,8 @@ def in_words(verdict: Verdict) -> str | None:
     if failure is None:
         return head
     call = failure.call or failure.test
+    if verdict.outcome != "fail":
+        return f"{head} It was running `{call}`."
     if failure.error:
         at = f" in line {failure.line}: `{failure.source.strip()}`" if failure.line else ""
         expected = f" It should return {failure.expected}." if failure.expected else ""

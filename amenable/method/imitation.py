@@ -32,7 +32,7 @@ class Example:
 
 
 class Imitation:
-    """Weighted likelihood over `examples`: `epochs` passes in batches of `batch_size`, the last batch smaller.
+    """Weighted likelihood over `examples`: `epochs` passes in batches of at most `batch_size`, all of nearly equal size.
 
     `positions` bounds the padded tokens of one micro-batch (memory), and does not change the result beyond rounding.
     """
@@ -57,7 +57,8 @@ class Imitation:
         epoch, place = divmod(step, self.batches_per_epoch)
         order = list(range(len(self.examples)))
         python_random(self.seed, "epoch", epoch).shuffle(order)
-        return [self.examples[i] for i in order[place * self.batch_size : (place + 1) * self.batch_size]]
+        first, last = (len(order) * part // self.batches_per_epoch for part in (place, place + 1))
+        return [self.examples[i] for i in order[first:last]]
 
     def losses(self, policy: Any, step: int) -> Iterator[Loss]:
         batch = self.batch(step)

@@ -32,7 +32,10 @@ def test_the_words_of_a_real_verdict(body: str, says: str) -> None:
     with Sandbox(timeout=1.0, workers=1) as box:
         program = TASK.prompt + body
         verdicts = UnitTests(box)([TASK], [program])
-    assert TestCritic()([TASK], [program], verdicts) == [says]
+    (text,) = TestCritic()([TASK], [program], verdicts)
+    assert text is not None
+    assert text.startswith(says)
+    assert "f(" in text
 
 
 def test_nothing_is_said_of_what_passed_or_is_missing() -> None:

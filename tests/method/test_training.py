@@ -40,6 +40,8 @@ def test_every_epoch_visits_every_example_once_in_its_own_order() -> None:
     assert all(sorted(epoch, key=repr) == sorted(EXAMPLES, key=repr) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > 1
     assert method.batch(3) == imitation().batch(3)
+    sizes = [len(Imitation([EXAMPLES[0]] * 9, epochs=1, batch_size=8, seed=0).batch(step)) for step in (0, 1)]
+    assert sizes == [4, 5]  # not 8 and 1: a batch of one would weigh as much as a batch of eight
 
 
 def test_the_loss_is_that_of_the_completion_with_its_eos_and_not_of_the_prompt(policy: CausalLM) -> None:
@@ -72,8 +74,11 @@ def test_it_learns_to_say_what_it_was_shown(tmp_path: Path, precision: str, adap
     train(copy, method, optimisation=Optimisation(learning_rate=rate, precision=precision), folder=tmp_path)
     learned = copy.frozen(torch.float32)
     greedy = learned.sample([e.prompt for e in EXAMPLES], decoding=Decoding(max_tokens=20, temperature=0))
-    right = sum(text == example.completion for text, example in zip(greedy.texts, EXAMPLES, strict=True))
-    assert right >= (4 if adapter is None else 2), greedy.texts
+    said = list(zip(greedy.texts, EXAMPLES, strict=True))
+    if adapter is None:
+        assert [text for text, _ in said] == [example.completion for _, example in said]
+    else:  # an adapter of this rank does not move the head enough to learn where to end
+        assert all(text.startswith(example.completion) for text, example in said), greedy.texts
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == method.steps
 

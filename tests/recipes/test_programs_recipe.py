@@ -56,8 +56,8 @@ def test_the_task_sets_by_name(tmp_path: Path) -> None:
 
 
 def test_the_command_that_repeats_a_run() -> None:
-    settings = ILFSettings(rounds=2, k=(1, 5), task="my tasks.jsonl")
-    assert command_of("ilf", settings) == "amenable run ilf task='my tasks.jsonl' rounds=2 k=1,5"
+    settings = ILFSettings(rounds=2, k=(1, 3), task="my tasks.jsonl")
+    assert command_of("ilf", settings) == "amenable run ilf task='my tasks.jsonl' rounds=2 k=1,3"
     assert command_of("evaluate", EvaluateSettings()) == "amenable run evaluate"
 
 
