@@ -1,4 +1,4 @@
-"""Our sampler against transformers' `generate` with scores: same model, prompts, precision and threads, in turn, in one process.
+"""Our sampler against transformers' `generate` with scores: same model, prompts, precision, threads, in turn, in one process.
 
     python bench/sampling.py [model=smollm2-135m] [rows=64] [tokens=64] [prompt=16] [repeats=3] [threads=2] [dtype=bfloat16]
 

@@ -3,7 +3,7 @@
 A batch of at most `rows` samples is decoded one token a step. Prompts are taken longest first; each is read once and its
 keys and values are shared by its samples. Rows that finish leave the batch and new samples take their place, so the
 batch stays full until the queue is empty. A sample's uniforms are its own (`seeding`), whatever batch it lands in.
-On a CPU with several threads the prompts are dealt out to as many engines of one thread each: decoding is thousands of
+On a CPU with several threads the work is dealt out to as many engines of one thread each: decoding is thousands of
 small products, and threads that wait for each other at every one of them lose half of their time.
 
 Source of the law: records.Decoding. Log-probabilities are those of that law, in nats, float32, written down at the draw.
@@ -73,19 +73,25 @@ def draw_all(
     )
     longest_first = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     threads = torch.get_num_threads()
-    workers = min(threads, len(prompts)) if model.device.type == "cpu" else 1
-    done, lock = 0, threading.Lock()
+    workers = min(threads, total) if model.device.type == "cpu" else 1
+    # samples of a prompt stay together, to read it once, unless there are too few prompts to go round
+    hands = [[index * n + copy for copy in range(n)] for index in longest_first]
+    if len(prompts) < workers:
+        hands = [[sample] for hand in hands for sample in hand]
+    done, lock, stop = 0, threading.Lock(), threading.Event()
 
     def work(worker: int) -> None:
         nonlocal done
         if workers > 1:
             torch.set_num_threads(1)  # of this Python thread
-        queue = [index * n + copy for index in longest_first[worker::workers] for copy in range(n)]
+        queue = [sample for hand in hands[worker::workers] for sample in hand]
         engine = Engine(
             model, prompts, n=n, queue=queue, drawn=drawn, uniforms=uniforms, decoding=decoding,
             eos_ids=eos_ids, stopped=stopped, rows=max(1, rows // workers),
         )  # fmt: skip
         for finished in engine.run():
+            if stop.is_set():
+                return
             with lock:
                 done += finished
                 if progress is not None and finished:
@@ -98,7 +104,8 @@ def draw_all(
             with ThreadPoolExecutor(workers) as pool:
                 try:
                     list(pool.map(work, range(workers)))
-                finally:
+                finally:  # after an error or Ctrl-C the other engines end at their next token
+                    stop.set()
                     torch.set_num_threads(threads)
     _give_back_memory()
     return drawn

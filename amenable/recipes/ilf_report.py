@@ -29,7 +29,7 @@ from amenable.report.page import (
 
 NAMES = {
     "tests": "feedback from the tests",
-    "human": "feedback from people",
+    "human": "written feedback",
     "llm": "feedback from a model",
     "shuffled": "another task's feedback",
     "none": "no feedback",
@@ -92,9 +92,10 @@ def _summary(settings: Any, outcome: Outcome, gain: PassComparison) -> list[str]
 def _headlines(settings: Any, outcome: Outcome, gain: PassComparison) -> Headlines:
     first = outcome.rounds[0]
     known = [passed for passed in first.drafts_passed if passed is not None]
+    drafts = "round 1, training tasks" if any(known) else "given drafts, chosen because they fail"
     return Headlines(
         [
-            Headline("drafts that pass", wilson(sum(known), len(known)), note="round 1, training tasks"),
+            Headline("drafts that pass", wilson(sum(known), len(known)), note=drafts),
             Headline("refinements that pass", pass_rate(first.arms[settings.feedback]), note=NAMES[settings.feedback]),
             Headline(f"pass@{gain.k} before", gain.before, note="held-out tasks"),
             Headline(f"pass@{gain.k} after", gain.after, note="held-out tasks"),

@@ -67,6 +67,48 @@ def test_same_seed_same_bits_and_batch_size_does_not_change_the_samples(policy: 
     assert policy.sample(CONTEXTS, **{**settings, "seed": 6}).texts != one.texts
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("contexts", [["a"], CONTEXTS])
+def test_threads_share_the_work_and_not_the_samples(policy: CausalLM, threads: int, contexts: list[str]) -> None:
+    settings = {"n": 7, "decoding": Decoding(max_tokens=30), "seed": 5}
+    alone = policy.sample(contexts, **settings)
+    seen: list[tuple[int, int]] = []
+    torch.set_num_threads(threads)
+    try:
+        shared = policy.sample(contexts, **settings, progress=lambda done, total: seen.append((done, total)))
+        again = policy.sample(contexts, **settings)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(1)
+    assert torch.equal(shared.tokens, alone.tokens)
+    assert torch.equal(shared.log_probs, again.log_probs)  # same threads, same bits
+    assert seen[-1] == (len(contexts) * 7, len(contexts) * 7)
+
+
+def test_an_error_in_one_thread_ends_the_others_and_comes_out(policy: CausalLM) -> None:
+    def fail(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            policy.sample(CONTEXTS, n=40, decoding=Decoding(max_tokens=100), progress=fail)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert policy.sample(["a"], decoding=Decoding(max_tokens=3)).texts
+
+
+def test_a_long_prompt_does_not_crowd_out_the_short_ones(policy: CausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("amenable.policy.engine.POSITIONS", 400)
+    monkeypatch.setattr("amenable.policy.engine.READ", 64)
+    contexts = ["x" * 150, *CONTEXTS]
+    samples = policy.sample(contexts, n=3, decoding=Decoding(max_tokens=40), seed=1)
+    assert (policy.log_prob(samples) - samples.log_probs).abs().max() < 1e-4
+    monkeypatch.undo()
+    assert torch.equal(policy.sample(contexts, n=3, decoding=Decoding(max_tokens=40), seed=1).tokens, samples.tokens)
+
+
 def test_stop_strings_cut_the_text_and_keep_the_tokens(policy: CausalLM) -> None:
     plain = policy.sample(["s"], n=40, decoding=Decoding(max_tokens=50), seed=2)
     stop = plain.texts[0][9:11]
