@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from amenable.errors import ConfigError
@@ -41,6 +42,15 @@ def embedded_rows() -> list[dict[str, Any]]:
     """The rows of embedded.jsonl as they are shipped."""
     text = resources.files("amenable.task").joinpath("embedded.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines() if line]
+
+
+def feedback_file() -> Path:
+    """Feedback in words on one failing draft of each easy task of the split "train"; load_critiques reads it.
+
+    Written by the authors of this package on drafts of Qwen2.5-Coder-0.5B-Instruct (and on typical mistakes
+    where its drafts passed), not by the people of a study. Every refinement passes the tests of its task.
+    """
+    return Path(str(resources.files("amenable.task").joinpath("embedded_feedback.jsonl")))
 
 
 def _task(row: dict[str, Any]) -> Task:
