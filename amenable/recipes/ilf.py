@@ -23,6 +23,7 @@ from amenable.report.page import Report
 from amenable.runs import Run
 from amenable.sandbox import Sandbox
 from amenable.task.critiques import FILE_NAME, load_critiques
+from amenable.task.embedded import feedback_file
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,13 @@ class ILFSettings:
     data: str = setting("", "for task=mbpp: the folder with mbpp.jsonl, or hub")
     model: str = setting("qwen2.5-coder-0.5b", "folder, Hugging Face id, or named small model")
     feedback: str = setting(
-        "tests",
-        "who says what is wrong: tests in words, people (a file), a model; or the controls none and shuffled",
+        "human",
+        "who says what is wrong: human (written feedback, a file), tests in words, a model; or a control",
         ("tests", "human", "llm", "none", "shuffled"),
     )
-    feedback_file: str = setting("", "people's feedback as JSONL; default: mbpp_human_feedback.jsonl in data")
+    feedback_file: str = setting(
+        "", "written feedback as JSONL; default: that of the embedded tasks, or mbpp_human_feedback.jsonl in data"
+    )
     critic: str = setting("", "for feedback=llm: the model that is asked; default: the model itself")
     refiner: str = setting(
         "prompted", "prompted, trained (on people's refinements of split refine), or a model to prompt"
@@ -49,7 +52,7 @@ class ILFSettings:
     )
     rounds: int = setting(1, "rounds of draft, feedback, refinement, imitation")
     drafts: int = setting(1, "drafts a task and round; one that fails is refined")
-    refinements: int = setting(5, "candidates a draft")
+    refinements: int = setting(6, "candidates a draft")
     controls: bool = setting(True, "also refine with another task's feedback and without feedback, in round 1")
     temperature: float = setting(0.8, "sampling temperature of drafts, refinements and evaluation")
     max_tokens: int = setting(256, "longest completion in tokens")
@@ -58,7 +61,7 @@ class ILFSettings:
     )
     epochs: int = setting(3, "passes over the accepted refinements")
     batch_size: int = setting(8, "examples an optimiser step")
-    learning_rate: float = setting(2e-5, "peak learning rate of AdamW")
+    learning_rate: float = setting(1e-5, "peak learning rate of AdamW")
     adapter: str = setting("none", "none trains all weights; lora trains a low-rank adapter", ("none", "lora"))
     precision: str = setting("bfloat16", "arithmetic of training", ("bfloat16", "float32"))
     checkpoint_every: int = setting(50, "optimiser steps between checkpoints, 0 for none")
@@ -79,13 +82,15 @@ def material(settings: ILFSettings) -> Material:
     """
     tasks, what = load_task_set(settings.task, settings.data)
     file = settings.feedback_file
-    if not file and settings.task == "mbpp" and (Path(settings.data) / FILE_NAME).exists():
+    if not file and settings.task == "embedded":
+        file = str(feedback_file())
+    elif not file and settings.task == "mbpp" and (Path(settings.data) / FILE_NAME).exists():
         file = settings.data
     people = settings.feedback == "human" or settings.imitate == "human" or settings.refiner == "trained"
     if people and not file:
         raise ConfigError(
             f"feedback={settings.feedback} imitate={settings.imitate} refiner={settings.refiner} needs what people wrote",
-            "give feedback_file=FILE with task_id, draft, feedback and refinement a line",
+            "give feedback_file=FILE with task_id, draft, feedback and refinement a line, or use feedback=tests",
         )
     given_drafts = bool(file) and settings.feedback in ("human", "none", "shuffled")
     critiques = load_critiques(file, tasks) if people or given_drafts else {}
@@ -110,7 +115,7 @@ def material(settings: ILFSettings) -> Material:
 def plan(settings: ILFSettings) -> list[str]:
     """What the run will do, in lines."""
     m = material(settings)
-    drafts = "drafts that people wrote feedback on" if m.given_drafts else f"{settings.drafts} draft(s) a task"
+    drafts = "drafts that feedback was written on" if m.given_drafts else f"{settings.drafts} draft(s) a task"
     arms = 3 if settings.controls and settings.feedback not in ("none", "shuffled") else 1
     held_out = len(m.test) * settings.samples
     samples = (

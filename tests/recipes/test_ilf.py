@@ -26,7 +26,8 @@ SMALL = {"samples": 6, "refinements": 6, "k": (1, 6), "max_tokens": 24, "epochs"
 
 
 def settings_for(model: Path, tasks: Path, **changes: object) -> ILFSettings:
-    return replace(ILFSettings(model=str(model), task=str(tasks), **SMALL), **changes)  # type: ignore[arg-type]
+    base = ILFSettings(model=str(model), task=str(tasks), feedback="tests", **SMALL)  # type: ignore[arg-type]
+    return replace(base, **changes)  # type: ignore[arg-type]
 
 
 def stages(folder: Path) -> dict[str, list[dict[str, object]]]:
@@ -76,7 +77,7 @@ def test_a_study_on_ones_own_tasks(writer: Path, tasks_file: Path, tmp_path: Pat
 def test_a_study_killed_at_any_time_resumes_to_the_same_bits(writer: Path, tasks_file: Path, tmp_path: Path) -> None:
     """SIGKILL at several moments through the command line; same model, same samples as a run that was left alone."""
     keys = [f"{key}={','.join(map(str, v)) if isinstance(v, tuple) else v}" for key, v in SMALL.items()]
-    keys += [f"model={writer}", f"task={tasks_file}", "controls=false", "checkpoint_every=1", "epochs=12"]
+    keys += [f"model={writer}", f"task={tasks_file}", "controls=false", "checkpoint_every=1", "epochs=12", "feedback=tests"]
     command = [sys.executable, "-m", "amenable", "run", "ilf", *[key for key in keys if key != "epochs=4"]]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True, capture_output=True, env=environment)
@@ -187,6 +188,8 @@ def test_settings_that_cannot_be(
     feedback = tmp_path / "feedback.jsonl"
     feedback.write_text(json.dumps({"task_id": "own/1", "draft": "d", "feedback": "f"}) + "\n")
     given = [key.replace("FILE", str(feedback)) for key in keys]
+    if not any(key.startswith(("feedback=", "feedbak=")) for key in given):
+        given.append("feedback=tests")
     task = [] if any(key.startswith("task=") for key in keys) else [f"task={tasks_file}"]
     code = main(["run", "ilf", *task, *given, "--out", str(tmp_path / "out")])
     errors = capsys.readouterr().err
@@ -216,4 +219,4 @@ def test_a_model_folder_without_tokenizer(writer: Path, tasks_file: Path, tmp_pa
 
 def test_settings_that_do_not_fit_together() -> None:
     with pytest.raises(ConfigError, match="feedback_file"):
-        material(ILFSettings(imitate="human"))
+        material(ILFSettings(task="embedded-medium", feedback="tests", imitate="human"))

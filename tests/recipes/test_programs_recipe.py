@@ -9,7 +9,7 @@ import pytest
 from amenable.errors import ConfigError, DataError
 from amenable.recipes.environment import command_of
 from amenable.recipes.evaluate import EvaluateSettings
-from amenable.recipes.ilf import ILFSettings, plan
+from amenable.recipes.ilf import ILFSettings, material, plan
 from amenable.recipes.programs import Attempt, load_task_set, passes, sample_tasks, split_of
 from amenable.records import Task, Verdict
 
@@ -62,7 +62,16 @@ def test_the_command_that_repeats_a_run() -> None:
 
 
 def test_the_plan_counts_what_the_run_will_do() -> None:
-    settings = ILFSettings(train_limit=10, test_limit=4, samples=5, refinements=3)
+    settings = ILFSettings(feedback="tests", train_limit=10, test_limit=4, samples=5, refinements=3)
     text = "\n".join(plan(settings))
     assert "10 training tasks" in text
     assert "at most 140 samples" in text  # 2 * 4 * 5 + 10 * (1 + 3) + 2 * 10 * 3
+
+
+def test_the_embedded_tasks_bring_written_feedback_on_given_drafts() -> None:
+    found = material(ILFSettings())
+    assert found.given_drafts
+    assert len(found.train) >= 60
+    assert all(found.critiques[task.task_id].draft.startswith(task.prompt) for task in found.train)
+    assert not {task.task_id for task in found.test} & set(found.critiques)
+    assert not material(ILFSettings(feedback="tests")).given_drafts
