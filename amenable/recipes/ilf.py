@@ -52,14 +52,14 @@ class ILFSettings:
     )
     rounds: int = setting(1, "rounds of draft, feedback, refinement, imitation")
     drafts: int = setting(1, "drafts a task and round; one that fails is refined")
-    refinements: int = setting(6, "candidates a draft")
+    refinements: int = setting(4, "candidates a draft")
     controls: bool = setting(True, "also refine with another task's feedback and without feedback, in round 1")
     temperature: float = setting(0.8, "sampling temperature of drafts, refinements and evaluation")
     max_tokens: int = setting(256, "longest completion in tokens")
     longest_prompt: int = setting(
         1024, "drafts whose refinement prompt has more tokens are left out, and counted aloud"
     )
-    epochs: int = setting(3, "passes over the accepted refinements")
+    epochs: int = setting(2, "passes over the accepted refinements")
     batch_size: int = setting(8, "examples an optimiser step")
     learning_rate: float = setting(1e-5, "peak learning rate of AdamW")
     adapter: str = setting("none", "none trains all weights; lora trains a low-rank adapter", ("none", "lora"))
