@@ -5,19 +5,19 @@
     python bench/ilf_mbpp.py table DATA    the table from what is there, as Markdown
 
 DATA holds mbpp.jsonl and mbpp_human_feedback.jsonl. Splits are the paper's (Chen et al. 2023, arXiv 2303.16749): feedback on
-ids 311 to 974, evaluation on ids 11 to 110, which nothing was tuned on. Runs that share a seed share their refinements, and all
-share the evaluation of the pretrained model: stages of one run are copied into the next.
+ids 311 to 974, evaluation on ids 11 to 110, which nothing was tuned on. Runs that share a seed share their refinements and the
+evaluation of the pretrained model: stages of one run are copied into the next.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from amenable.evaluation.programs import Passed, compare_passes_over_seeds
+from amenable.evaluation.programs import PassComparison, compare_passes_over_seeds
 from amenable.feedback.unit_tests import UnitTests
 from amenable.progress import say
 from amenable.recipes.environment import prepare
@@ -31,7 +31,9 @@ from amenable.seeding import python_random
 
 CHOSEN = {"learning_rate": 1e-5, "epochs": 3}  # the largest rate of the paper's sweep; replace it by what `tune` finds
 SEEDS = (0, 1, 2)
-TUNED = [{"learning_rate": rate, "epochs": 3} for rate in (1e-5, 3e-5)]
+TESTS = {"rounds": 2, "train_limit": 320, "refinements": 4}  # more tasks than people wrote on, fewer candidates each
+MATERIAL = ("given", "round 1 feedback", "round 1 refinements, feedback human")  # stages that make the examples
+TUNED = [{"learning_rate": rate, "epochs": 3} for rate in (3e-5, 1e-5, 6e-5)]
 
 
 def settings_of(data: str, seed: int, **changes: object) -> ILFSettings:
@@ -73,16 +75,18 @@ def study(folder: Path, settings: ILFSettings, tasks: Material, shared: Sequence
 
 
 def tune(data: str, out: Path) -> None:
-    """pass@1 on 60 tasks of split train without feedback, before and after, for each setting of TUNED; seed 0."""
+    """pass@1 on 100 tasks of split train without feedback, before and after, for each setting of TUNED; seed 0."""
     tasks = material(settings_of(data, 0))
     others = material(settings_of(data, 0, feedback="tests")).train
     free = [task for task in others if task.task_id not in tasks.critiques]
-    held_out = [free[i] for i in sorted(python_random(0, "tune").sample(range(len(free)), 60))]
+    held_out = [free[i] for i in sorted(python_random(0, "tune").sample(range(len(free)), 100))]
     tasks = replace(tasks, test=held_out)
+    human = out / "human-0" / "samples.jsonl"  # the same drafts and refinements, if that run is there
     first: Path | None = None
     for change in TUNED:
         folder = out / ("tune-" + "-".join(f"{key}={value}" for key, value in change.items()))
-        shared = [(first, stage) for stage in ("before", "given", "round 1")] if first else []
+        shared = [(human, stage) for stage in MATERIAL] if human.exists() else []
+        shared += [(first, "before")] if first else []
         outcome = study(folder, settings_of(data, 0, controls=False, samples=8, k=(1, 8), **change), tasks, shared)
         first = first or folder / "samples.jsonl"
         found = compare_passes_over_seeds([passes(outcome.before)], [passes(outcome.after)], 1)
@@ -92,10 +96,7 @@ def tune(data: str, out: Path) -> None:
 def arms(data: str, seed: int) -> list[tuple[str, ILFSettings]]:
     return [
         (f"human-{seed}", settings_of(data, seed)),
-        (
-            f"tests-{seed}",
-            settings_of(data, seed, feedback="tests", rounds=2, train_limit=160, refinements=4, controls=False),
-        ),
+        (f"tests-{seed}", settings_of(data, seed, feedback="tests", controls=False, **TESTS)),
     ]
 
 
@@ -107,69 +108,65 @@ def baselines(data: str, seed: int) -> list[tuple[str, ILFSettings]]:
 
 
 def run(data: str, out: Path) -> None:
-    """Every arm and seed, the ones that answer the question first."""
-    before = [(out / "human-0" / "samples.jsonl", "before")]
+    """Every arm and seed, the ones that answer the question first; prints the table as it grows."""
     tuned = out / ("tune-" + "-".join(f"{key}={value}" for key, value in CHOSEN.items())) / "samples.jsonl"
-    for kind in (0, 1):
-        for seed in SEEDS:
-            name, settings = arms(data, seed)[kind]
-            shared = before if name != "human-0" else [(tuned, "given"), (tuned, "round 1 ")] if tuned.exists() else []
-            say(f"== {name}")
-            study(out / name, settings, material(settings), shared)
-            print(table(data, out), flush=True)
-    for seed in SEEDS:
-        for name, settings in baselines(data, seed):
-            source = out / f"human-{seed}" / "samples.jsonl"
-            shared = [
-                *before,
-                (source, "given"),
-                (source, "round 1 feedback"),
-                (source, "round 1 refinements, feedback human"),
-            ]
-            say(f"== {name}")
-            study(out / name, settings, material(settings), shared)
-            print(table(data, out), flush=True)
+    in_order = [arms(data, seed)[kind] for kind in (0, 1) for seed in SEEDS]
+    in_order += [baselines(data, seed)[kind] for seed in SEEDS for kind in (0, 1)]
+    done: dict[str, Outcome] = {}
+    for name, settings in in_order:
+        people = out / f"human-{settings.seed}" / "samples.jsonl"
+        taken = ("before",) if name.startswith("tests") else ("before", *MATERIAL)
+        if name.startswith("human"):
+            people, taken = tuned, MATERIAL if settings.seed == 0 else ()
+        say(f"== {name}")
+        shared = [(people, stage) for stage in taken] if people.exists() else []
+        done[name] = study(out / name, settings, material(settings), shared)
+        print(table(done), flush=True)
 
 
-def table(data: str, out: Path) -> str:
+def finished(data: str, out: Path) -> dict[str, Outcome]:
+    """The arms that were run to their end, by name."""
+    every = [one for seed in SEEDS for one in (*arms(data, seed), *baselines(data, seed))]
+    there = [(name, settings) for name, settings in every if (out / name / "minutes.json").exists()]
+    return {name: study(out / name, settings, material(settings)) for name, settings in there}
+
+
+def table(done: Mapping[str, Outcome]) -> str:
     """Markdown: refinements by feedback, and held-out pass@1 and pass@10 of every arm against the model before."""
-    done: dict[str, list[Outcome]] = {}
-    for seed in SEEDS:
-        for name, settings in [*arms(data, seed), *baselines(data, seed)]:
-            folder = out / name
-            if (folder / "minutes.json").exists():
-                done.setdefault(name.rpartition("-")[0], []).append(study(folder, settings, material(settings)))
-    lines = ["| refinements (128 training tasks) | pass | tasks with one in n |", "|---|---|---|"]
-    for kind in ("human", "tests"):
-        for number, outcome in enumerate(done.get(kind, [])):
-            for label, round_ in enumerate(outcome.rounds, 1):
-                for arm, found in round_.arms.items():
-                    solved = sum(any(v for v in one) for one in passes(found))
-                    n = len(found) // len(passes(found))
-                    lines.append(
-                        f"| {NAMES[arm]}, seed {number}, round {label}, n={n} | {pass_rate(found).text(percent=True)} "
-                        f"| {solved} of {len(passes(found))} |"
-                    )
+    by_arm: dict[str, list[Outcome]] = {}
+    lines = ["| refinements | pass | tasks with one |", "|---|---|---|"]
+    for name, outcome in done.items():
+        arm, _, seed = name.rpartition("-")
+        by_arm.setdefault(arm, []).append(outcome)
+        for number, round_ in enumerate(outcome.rounds, 1) if arm in ("human", "tests") else ():
+            for kind, found in round_.arms.items():
+                per_task = passes(found)
+                solved = sum(any(one) for one in per_task)
+                lines.append(
+                    f"| {NAMES[kind]}, seed {seed}, round {number}, {len(found) // len(per_task)} a draft "
+                    f"| {pass_rate(found).text(percent=True)} | {solved} of {len(per_task)} |"
+                )
     lines += [
         "",
         "| arm | seeds | examples | grading | pass@1 before | after | difference | pass@10 before | after | difference |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    lines += ["|---|---|---|---|---|---|---|---|---|---|"]
-    for name, outcomes in done.items():
+    for arm, outcomes in by_arm.items():
         examples = "/".join(str(outcome.rounds[-1].examples) for outcome in outcomes)
         for grading, hidden in (("all", False), ("hidden", True)):
-            old: list[Passed] = [passes(outcomes[0].before, hidden_only=hidden)]
-            new: list[Passed] = [passes(outcome.after, hidden_only=hidden) for outcome in outcomes]
+            old, new = (
+                [passes(attempts, hidden_only=hidden) for attempts in side]
+                for side in ([one.before for one in outcomes], [one.after for one in outcomes])
+            )
             cells = " | ".join(_pair(compare_passes_over_seeds(old, new, k)) for k in (1, 10))
-            lines.append(f"| {name} | {len(outcomes)} | {examples} | {grading} | {cells} |")
+            lines.append(f"| {arm} | {len(outcomes)} | {examples} | {grading} | {cells} |")
     return "\n".join(lines)
 
 
-def _pair(found: object) -> str:
-    c = found
-    return " | ".join([
-        c.before.text(percent=True), c.after.text(percent=True), c.difference.text(percent=True, signed=True)  # type: ignore[attr-defined]
-    ])  # fmt: skip
+def _pair(c: PassComparison) -> str:
+    return " | ".join(
+        [c.before.text(percent=True), c.after.text(percent=True), c.difference.text(percent=True, signed=True)]
+    )
 
 
 def main() -> None:
@@ -179,7 +176,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/ilf-mbpp"))
     given = parser.parse_args()
     if given.what == "table":
-        print(table(given.data, given.out))
+        print(table(finished(given.data, given.out)))
     else:
         {"tune": tune, "run": run}[given.what](given.data, given.out)
 
