@@ -16,6 +16,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from amenable.evaluation.programs import PassComparison, compare_passes_over_seeds
 from amenable.feedback.unit_tests import UnitTests
@@ -33,7 +34,10 @@ CHOSEN = {"learning_rate": 1e-5, "epochs": 3}  # the largest rate of the paper's
 SEEDS = (0, 1, 2)
 TESTS = {"rounds": 2, "train_limit": 320, "refinements": 4}  # more tasks than people wrote on, fewer candidates each
 MATERIAL = ("given", "round 1 feedback", "round 1 refinements, feedback human")  # stages that make the examples
-TUNED = [{"learning_rate": rate, "epochs": 3} for rate in (3e-5, 1e-5, 6e-5)]
+TUNED: list[dict[str, Any]] = [
+    {"learning_rate": 1e-5, "epochs": 3},
+    {"learning_rate": 1e-4, "epochs": 2, "adapter": "lora"},
+]
 
 
 def settings_of(data: str, seed: int, **changes: object) -> ILFSettings:

@@ -3,7 +3,8 @@
     target    the examples, each with its weight        proposal   the examples themselves (offline)
     divergence    forward KL, whose gradient is that of the (weighted) log-likelihood
 
-Each epoch visits every example once in an order of its own; the prompt is not trained on; the first EOS is.
+Each epoch visits every example once in an order of its own; the prompt is not trained on; the first EOS is, where
+the sample ended with one.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from amenable.seeding import python_random
 
 @dataclass(frozen=True)
 class Example:
-    """A completion to imitate in its context."""
+    """A completion to imitate in its context. `eos`: the end-of-text token follows it, and is imitated too."""
 
     prompt: str
     completion: str
     weight: float = 1.0
+    eos: bool = True
 
 
 class Imitation:
@@ -63,7 +65,7 @@ class Imitation:
     def losses(self, policy: Any, step: int) -> Iterator[Loss]:
         batch = self.batch(step)
         contexts = [policy.encode(example.prompt) for example in batch]
-        targets = [policy.encode_completion(example.completion) for example in batch]
+        targets = [policy.encode_completion(example.completion, eos=example.eos) for example in batch]
         tokens = sum(len(target) for target in targets)
         sizes = [len(context) + len(target) for context, target in zip(contexts, targets, strict=True)]
         for group in length_groups(sizes, self.positions):

@@ -49,9 +49,9 @@ class CausalLM:
         bos = self.tokenizer.bos_token_id
         return ids or [bos if bos is not None else self.eos_ids[0]]
 
-    def encode_completion(self, text: str) -> list[int]:
-        """Token ids of a completion, first EOS included, as training needs it."""
-        return [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.eos_ids[0]]
+    def encode_completion(self, text: str, *, eos: bool = True) -> list[int]:
+        """Token ids of a completion, as training needs it: with the EOS that ends it, unless it ends otherwise."""
+        return [*self.tokenizer(text, add_special_tokens=False)["input_ids"], *self.eos_ids[: int(eos)]]
 
     def chat(self, message: str) -> str:
         """`message` as a user's turn in the model's own chat template; unchanged where the model has none."""

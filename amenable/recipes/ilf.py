@@ -54,7 +54,8 @@ class ILFSettings:
     drafts: int = setting(1, "drafts a task and round; one that fails is refined")
     refinements: int = setting(4, "candidates a draft")
     controls: bool = setting(True, "also refine with another task's feedback and without feedback, in round 1")
-    temperature: float = setting(0.8, "sampling temperature of drafts, refinements and evaluation")
+    temperature: float = setting(0.8, "sampling temperature of drafts and evaluation")
+    refinement_temperature: float = setting(0.8, "sampling temperature of refinements; low ones are more alike")
     max_tokens: int = setting(256, "longest completion in tokens")
     longest_prompt: int = setting(
         1024, "drafts whose refinement prompt has more tokens are left out, and counted aloud"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,7 @@ class Study:
             completion = completion_of(task, critique.refinement or "")
             if completion is not None:
                 prompt = refinement_prompt(critique.draft, critique.feedback) + task.prompt
-                examples.append(Example(prompt, cut_completion(completion)))
+                examples.append(ilf.program_example(prompt, cut_completion(completion)))
         return self._train("refiner", examples)[0]
 
     def _drafts(self, policy: Any, number: int) -> tuple[list[ilf.Draft], list[bool | None]]:
@@ -138,7 +138,8 @@ class Study:
                 f"no critique came for any of {len(drafts)} drafts", "look at the critic, or use feedback=tests"
             )
         layout: Any = "paper" if self.settings.refiner == "trained" else "auto"
-        refiner = PromptedRefiner(policy, self.bench.decoding, layout)
+        law = replace(self.bench.decoding, temperature=self.settings.refinement_temperature)
+        refiner = PromptedRefiner(policy, law, layout)
         limit = self.settings.longest_prompt
         short = [
             (draft, text)
@@ -200,7 +201,7 @@ class Study:
         for one in kept:
             completion = completion_of(one.task, programs[one.task.task_id] or "")
             if completion is not None:
-                examples.append(Example(one.task.prompt, cut_completion(completion)))
+                examples.append(ilf.program_example(one.task.prompt, cut_completion(completion)))
         if not examples:
             raise DataError(
                 f"none of the {len(kept)} tasks has a usable program to imitate ({self.settings.imitate})",
