@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from amenable import stopping
 from amenable.config import nearest
 from amenable.errors import AmenableError, ConfigError, ModelError, StorageError
 from amenable.progress import say
@@ -32,16 +33,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = [argument for argument in arguments if argument != "--debug"]
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        code = _dispatch(arguments, debug=debug)
-        out("", end="")
-        return code
+        with stopping.listening():
+            code = _dispatch(arguments, debug=debug)
+            out("", end="")
+            return code
     except ReaderGone:
         with suppress(OSError, ValueError):  # else Python complains once more while it shuts down
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return READER_GONE
     except KeyboardInterrupt as stopped:
-        say("\n".join(["interrupted", *_notes(stopped)]))
-        return INTERRUPTED
+        say("\n".join([f"stopped ({stopped})" if str(stopped) else "stopped", *_notes(stopped)]))
+        return getattr(stopped, "exit_code", INTERRUPTED)
     except Exception as error:
         if debug:
             say(traceback.format_exc().rstrip())

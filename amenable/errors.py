@@ -54,6 +54,12 @@ class SandboxError(AmenableError):
     exit_code = 7
 
 
+class FeedbackError(AmenableError):
+    """Feedback that does not come: a server that refuses or is down, a spent budget, a function of the user's that fails."""
+
+    exit_code = 9
+
+
 class StorageError(AmenableError):
     """A run folder that cannot be written: full disk, read-only folder; says what was kept."""
 

@@ -90,8 +90,8 @@ class Verdict:
         return self.outcome == "infra"
 
     def as_row(self) -> dict[str, Any]:
-        """Plain data for a run's record."""
-        return asdict(self)
+        """Plain data for a run's record; without the time it took, so that the record of a run is reproducible."""
+        return {key: value for key, value in asdict(self).items() if key != "seconds"}
 
     @staticmethod
     def from_row(row: Mapping[str, Any]) -> Verdict:

@@ -13,6 +13,7 @@ same seed to the same rows.
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import time
@@ -22,10 +23,11 @@ from typing import Any
 
 import yaml
 
+from amenable import durable
+from amenable.durable import FULL, storage_error
 from amenable.errors import ConfigError, StorageError
 
 Row = dict[str, Any]
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Run:
@@ -36,8 +38,9 @@ class Run:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._check_settings(settings)
+            self._take()
+            self._file = open(folder / "samples.jsonl", "ab", buffering=0)  # noqa: SIM115 (open as long as the run)
             self._stages, whole = _read_stages(folder / "samples.jsonl")
-            self._file = open(folder / "samples.jsonl", "ab")  # noqa: SIM115 (open as long as the run)
             self._file.truncate(whole)
         except OSError as error:
             raise storage_error(folder, error) from error
@@ -48,15 +51,14 @@ class Run:
             rows = [json.loads(json.dumps(row)) for row in compute()]  # what a resumed run would read
             lines = [json.dumps({"stage": name, **row}) for row in rows]
             lines.append(json.dumps({"stage": name, "rows": len(rows)}))
-            before = self._file.tell()
+            path = self.folder / "samples.jsonl"
+            before = path.stat().st_size
             try:
-                self._file.write(("\n".join(lines) + "\n").encode())
-                self._file.flush()
-                os.fsync(self._file.fileno())
+                durable.append(self._file, ("\n".join(lines) + "\n").encode())
+                durable.sync(path)
             except OSError as error:
-                with_space = error.errno not in FULL
-                if not with_space:
-                    os.truncate(self.folder / "samples.jsonl", before)
+                if error.errno in FULL:
+                    os.truncate(path, before)
                 raise storage_error(self.folder, error) from error
             self._stages[name] = rows
         return self._stages[name]
@@ -67,14 +69,26 @@ class Run:
 
     def close(self) -> None:
         self._file.close()
+        self._lock.close()
+
+    def _take(self) -> None:
+        """One process at a time: two would write the same stages twice."""
+        self._lock = open(self.folder / ".lock", "wb")  # noqa: SIM115
+        try:
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                return  # a file system without locks
+            raise ConfigError(
+                f"{self.folder} is in use: another process is writing this run",
+                "wait for it, or give this run a new folder with --out",
+            ) from error
 
     def _check_settings(self, settings: Row) -> None:
         path = self.folder / "config.yaml"
         now = json.loads(json.dumps(settings))
         if not path.exists():
-            temporary = path.with_suffix(".partial")
-            temporary.write_text(yaml.safe_dump(now, sort_keys=False, allow_unicode=True))
-            temporary.rename(path)
+            durable.write_file(path, yaml.safe_dump(now, sort_keys=False, allow_unicode=True))
             return
         then = yaml.safe_load(path.read_text()) or {}
         differing = [
@@ -101,16 +115,26 @@ def _read_stages(path: Path) -> tuple[dict[str, list[Row]], int]:
             at += len(line)
             try:
                 row = json.loads(line)
-            except ValueError:
+                name = row.pop("stage")
+            except (ValueError, KeyError, AttributeError):
+                _only_a_torn_end(path, at - len(line), lines.read())
                 break
             if not line.endswith(b"\n"):
                 break
-            name = row.pop("stage")
             if set(row) == {"rows"} and row["rows"] == len(pending):
                 stages[name], pending, whole = pending, [], at
             else:
                 pending.append(row)
     return stages, whole
+
+
+def _only_a_torn_end(path: Path, at: int, rest: bytes) -> None:
+    """A line that cannot be read is the rest of an interrupted stage, unless closed stages follow it: they must not go."""
+    if any(b'"rows": ' in line and line.endswith(b"}") for line in rest.split(b"\n")[:-1]):
+        raise StorageError(
+            f"{path} is damaged at byte {at:,}, and whole stages stand after that",
+            "mend the line from a copy; or cut the file there (truncate -s) to do again what follows",
+        )
 
 
 class MetricsLog:
@@ -119,36 +143,29 @@ class MetricsLog:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._file = open(path, "ab")  # noqa: SIM115
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115
         self._times = open(path.with_name("seconds.jsonl"), "ab")  # noqa: SIM115
 
     def write(self, row: Row, *, began: float) -> None:
         """Append a step's numbers; `began` is its `time.perf_counter()` start."""
-        self._file.write((json.dumps(row) + "\n").encode())
+        durable.append(self._file, (json.dumps(row) + "\n").encode())
         seconds = {"step": row.get("step"), "seconds": round(time.perf_counter() - began, 3)}
         self._times.write((json.dumps(seconds) + "\n").encode())
 
     def flush(self) -> int:
         """Bring every line to the disk; the length of the file in bytes."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        return self._file.tell()
+        durable.sync(self.path)
+        return self.size()
+
+    def size(self) -> int:
+        """Bytes on the disk."""
+        return self.path.stat().st_size
 
     def cut(self, size: int) -> None:
         """Forget everything after the first `size` bytes."""
         self._file.truncate(size)
-        self._file.seek(0, os.SEEK_END)
 
     def close(self) -> None:
         self._file.close()
         self._times.close()
 
-
-def storage_error(folder: Path, error: OSError) -> StorageError:
-    """What to tell a user whose run folder cannot be written."""
-    if error.errno in FULL:
-        return StorageError(
-            f"{folder}: the disk is full ({error.strerror})",
-            "make room and run the same command again: finished stages and the last checkpoint are kept",
-        )
-    return StorageError(f"{folder} cannot be written: {error.strerror}", "give a folder you may write to with --out")

@@ -21,6 +21,7 @@ from amenable.errors import ConfigError, DataError, ModelError, StorageError
 from amenable.policy import zoo
 from amenable.recipes.settings import Recipe, setting
 from amenable.report.page import Report
+from amenable.stopping import Stopped
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,8 @@ def raising(error: BaseException) -> Callable[[Path], Any]:
             "error: ZeroDivisionError: division by zero\n  fix: run it again",
         ),
         (BrokenPipeError(), 70, "error: BrokenPipeError"),  # of a worker, not of our reader
-        (KeyboardInterrupt(), 130, "interrupted"),
+        (KeyboardInterrupt(), 130, "stopped"),
+        (Stopped(15), 143, "stopped (SIGTERM)"),
     ],
 )
 def test_an_error_in_a_run_is_told_without_a_traceback_and_with_how_to_go_on(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from amenable import durable
+from amenable.durable import storage_error
 from amenable.errors import ConfigError, StorageError
-from amenable.runs import MetricsLog, Run, storage_error
+from amenable.runs import MetricsLog, Run
 
 SETTINGS = {"model": "m", "k": (1, 10), "rate": 1e-05}
 
@@ -58,16 +62,39 @@ def test_a_full_disk_is_said_and_keeps_the_closed_stages(tmp_path: Path, monkeyp
     run = Run(tmp_path, SETTINGS)
     run.stage("one", lambda: [{"n": 1}])
 
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def full(operation: str, path: Path) -> None:
+        if operation == "sync":
+            raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("amenable.runs.os.fsync", full)
+    monkeypatch.setattr(durable, "hook", full)
     with pytest.raises(StorageError, match="disk is full"):
         run.stage("two", lambda: [{"n": 2}])
     monkeypatch.undo()
     again = Run(tmp_path, SETTINGS)
     assert again.stage("one", never) == [{"n": 1}]
     assert not again.has("two")
+
+
+def test_a_damaged_line_before_closed_stages_is_not_cut_off_with_them(tmp_path: Path) -> None:
+    run = Run(tmp_path, SETTINGS)
+    for name in ("one", "two", "three"):
+        run.stage(name, lambda: [{"n": 1}])
+    run.close()
+    file = tmp_path / "samples.jsonl"
+    damaged = file.read_bytes().replace(b'"stage": "two", "n"', b'"stage": "two" \x00 "n"')
+    file.write_bytes(damaged)
+    with pytest.raises(StorageError, match=r"damaged at byte \d+, and whole stages stand after"):
+        Run(tmp_path, SETTINGS)
+    assert file.read_bytes() == damaged
+
+
+def test_two_processes_do_not_write_the_same_run(tmp_path: Path) -> None:
+    run = Run(tmp_path, SETTINGS)
+    other = f"from pathlib import Path; from amenable.runs import Run; Run(Path({str(tmp_path)!r}), {SETTINGS!r})"
+    done = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True)
+    assert "in use: another process" in done.stderr
+    run.close()
+    assert subprocess.run([sys.executable, "-c", other]).returncode == 0
 
 
 def test_a_read_only_folder_is_said(tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ Language feedback on programs: Chen et al. 2023, arXiv 2303.16749. A critique th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from amenable.errors import DataError
-from amenable.records import Critique, Decoding, Task, Verdict
+from amenable.records import Critique, Decoding, Samples, Task, Verdict
 from amenable.seeding import python_random
 
 
@@ -54,25 +54,34 @@ def in_words(verdict: Verdict) -> str | None:
     return f"{head} This fails: `{failure.test}`."
 
 
-class ModelCritic:
-    """A language model's critique, drawn at `decoding`; the prompt shows the task, the draft and the test's finding."""
+Ask = Callable[[Sequence[str]], Sequence[str | None]]
+"""One answer a message, None where none came: `ChatClient.ask`, or a policy of one's own by `asking`."""
 
-    def __init__(self, policy: Any, *, decoding: Decoding | None = None, seed: int = 0) -> None:
-        self.policy = policy
-        self.decoding = decoding or Decoding(max_tokens=120, temperature=0.7)
-        self.seed = seed
+
+def asking(policy: Any, *, seed: int = 0, decoding: Decoding = Decoding(max_tokens=120, temperature=0.7)) -> Ask:  # noqa: B008
+    """Ask a policy: each message a user's turn, the answer drawn at `decoding`."""
+
+    def ask(messages: Sequence[str]) -> Sequence[str | None]:
+        samples: Samples = policy.sample([policy.chat(text) for text in messages], decoding=decoding, seed=seed)
+        return samples.texts
+
+    return ask
+
+
+class ModelCritic:
+    """A language model's critique; the message shows the draft and the test's finding."""
+
+    def __init__(self, ask: Ask) -> None:
+        self.ask = ask
 
     def __call__(self, tasks: Sequence[Task], drafts: Sequence[str], verdicts: Sequence[Verdict]) -> list[str | None]:
-        prompts = [
-            self.policy.chat(
-                "This Python function does not do what it should.\n\n"
-                f"```python\n{draft.strip()}\n```\n\n{in_words(verdict) or ''}\n\n"
-                "Say in two or three sentences what the mistake is and how to correct it. Do not write code."
-            )
+        messages = [
+            "This Python function does not do what it should.\n\n"
+            f"```python\n{draft.strip()}\n```\n\n{in_words(verdict) or ''}\n\n"
+            "Say in two or three sentences what the mistake is and how to correct it. Do not write code."
             for draft, verdict in zip(drafts, verdicts, strict=True)
         ]
-        texts = self.policy.sample(prompts, decoding=self.decoding, seed=self.seed).texts
-        return [text.strip() or None for text in texts]
+        return [(text or "").strip() or None for text in self.ask(messages)]
 
 
 class PersonCritic:

@@ -1,15 +1,16 @@
 """Checkpoints of a training: weights and optimiser in safetensors, the rest in JSON, never pickle.
 
-A checkpoint is written under a temporary name and renamed when it is whole, its manifest last; a folder without a manifest
-whose sizes agree is torn and ignored aloud. One is kept: the one before is deleted after the new one is in place.
+    checkpoint-N/   weights.safetensors   optimizer.safetensors   manifest.json
+
+The manifest is written last and holds every file's sha256, the step, the length of metrics.jsonl, and what training this is
+(`identity`). The schedule, the order of the data and every random stream are functions of (seed, step), so the step is their
+state; samples and feedback are closed stages of the run (`runs.py`). A checkpoint that is not what its manifest says is named
+aloud and not used; the two newest are kept, so that there is one before.
 """
 
 from __future__ import annotations
 
-import errno
-import json
-import os
-import shutil
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from amenable.errors import StorageError, TrainingError
+from amenable import __version__, durable
+from amenable.errors import TrainingError
 from amenable.progress import say
 from amenable.runs import MetricsLog
 
-MANIFEST = "manifest.json"
+KEPT = 2
 
 
 def save(
@@ -31,45 +33,37 @@ def save(
     log: MetricsLog,
     *,
     step: int,
-    steps: int,
+    identity: str,
+    on_full: str = "continue",
 ) -> None:
-    """Write `folder`/checkpoint-`step`. A full disk is said aloud, the checkpoint before is kept, training goes on."""
-    final, work = folder / f"checkpoint-{step}", folder / f".checkpoint-{step}.partial"
+    """Write `folder`/checkpoint-`step`: the state after `step` steps.
+
+    If there is no room, that is said, the checkpoint before is kept, and training goes on; `on_full="stop"` raises instead.
+    Errors: StorageError for any other disk error.
+    """
+    final = folder / f"checkpoint-{step}"
     try:
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        save_file({name: value.detach().contiguous() for name, value in names.items()}, work / "weights.safetensors")
-        moments = {
-            f"{name}/{kind}": tensor.contiguous()
-            for name, value in names.items()
-            for kind, tensor in optimizer.state.get(value, {}).items()
-            if kind != "step"
-        }
-        save_file(moments, work / "optimizer.safetensors")
-        for path in work.iterdir():
-            _sync(path)
-        manifest = {
-            "step": step,
-            "steps": steps,
-            "metrics_bytes": log.flush(),
-            "files": {path.name: path.stat().st_size for path in sorted(work.iterdir())},
-        }
-        (work / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        _sync(work / MANIFEST)
-        shutil.rmtree(final, ignore_errors=True)
-        work.rename(final)
-        _sync(folder)
-    except OSError as error:
-        shutil.rmtree(work, ignore_errors=True)
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise StorageError(
-                f"checkpoint {final} could not be written: {error.strerror}", "make the run folder writable"
-            ) from error
-        say(f"checkpoint {final} was not written: {error.strerror}. The one before is kept; training goes on.")
+        facts = {"step": step, "identity": identity, "metrics_bytes": log.flush(), "version": __version__}
+        with durable.folder(final, facts) as work:
+            weights = {name: value.detach().contiguous() for name, value in names.items()}
+            save_file(weights, work / "weights.safetensors")
+            moments = {
+                f"{name}/{kind}": tensor.contiguous()
+                for name, value in names.items()
+                for kind, tensor in optimizer.state.get(value, {}).items()
+                if kind != "step"
+            }
+            save_file(moments, work / "optimizer.safetensors")
+    except Exception as error:
+        trouble = durable.as_os_error(error)
+        if trouble is None:
+            raise
+        if trouble.errno not in durable.FULL or on_full == "stop":
+            raise durable.storage_error(final, trouble) from error
+        say(f"checkpoint {final} was not written: {trouble.strerror}. The one before is kept; training goes on.")
         return
-    for other in _complete(folder):
-        if other != final:
-            shutil.rmtree(other, ignore_errors=True)
+    for path in _newest_first(folder)[KEPT:]:
+        durable.delete(path)
 
 
 def resume(
@@ -78,22 +72,25 @@ def resume(
     optimizer: torch.optim.Optimizer,
     log: MetricsLog,
     *,
-    steps: int,
+    identity: str,
 ) -> int:
     """Put the newest whole checkpoint of `folder` into weights, optimiser and log; the step to go on from (0: none)."""
-    found = _complete(folder)
-    if not found:
+    for path in _newest_first(folder):
+        manifest = durable.manifest_of(path)
+        if manifest is not None and log.size() >= manifest["metrics_bytes"]:
+            break
+        say(f"checkpoint {path} is torn and not used")
+    else:
         log.cut(0)
         return 0
-    manifest = json.loads((found[-1] / MANIFEST).read_text())
-    weights = load_file(found[-1] / "weights.safetensors")
-    if manifest["steps"] != steps or set(weights) != set(names):
+    weights = load_file(path / "weights.safetensors")
+    if manifest["identity"] != identity or set(weights) != set(names):
         raise TrainingError(
-            f"{found[-1]} belongs to another training ({manifest['steps']} steps, {len(weights)} tensors; this one has "
-            f"{steps} and {len(names)})",
-            "give the run a new folder",
+            f"{path} belongs to another training: other examples, settings or weights", "give the run a new folder"
         )
-    moments = load_file(found[-1] / "optimizer.safetensors")
+    if manifest["version"] != __version__:
+        say(f"checkpoint {path} was written by amenable {manifest['version']}, this is {__version__}")
+    moments = load_file(path / "optimizer.safetensors")
     with torch.no_grad():
         for name, value in names.items():
             value.copy_(weights[name])
@@ -105,29 +102,10 @@ def resume(
 
 def drop_all(folder: Path) -> None:
     """Delete the checkpoints of a training that has ended."""
-    for path in folder.glob("checkpoint-*"):
-        shutil.rmtree(path, ignore_errors=True)
+    for path in [*_newest_first(folder), *folder.glob(".checkpoint-*.partial")]:
+        durable.delete(path)
 
 
-def _complete(folder: Path) -> list[Path]:
-    """Whole checkpoints, oldest first; torn ones are named aloud."""
-    whole = []
-    for path in folder.glob("checkpoint-*"):
-        try:
-            files = json.loads((path / MANIFEST).read_text())["files"]
-            intact = all((path / name).stat().st_size == size for name, size in files.items())
-        except (OSError, ValueError, KeyError):
-            intact = False
-        if intact:
-            whole.append(path)
-        else:
-            say(f"checkpoint {path} is torn and not used")
-    return sorted(whole, key=lambda path: int(path.name.removeprefix("checkpoint-")))
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _newest_first(folder: Path) -> list[Path]:
+    found = [path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    return sorted(found, key=lambda path: -int(path.name.removeprefix("checkpoint-")))

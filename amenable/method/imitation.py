@@ -9,6 +9,8 @@ the sample ended with one.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +55,8 @@ class Imitation:
         self.positions = positions
         self.batches_per_epoch = -(-len(examples) // batch_size)
         self.steps = epochs * self.batches_per_epoch
+        what = [[e.prompt, e.completion, e.weight, e.eos] for e in examples], epochs, batch_size, seed
+        self.identity = hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
     def batch(self, step: int) -> list[Example]:
         """The examples of optimiser step `step`."""

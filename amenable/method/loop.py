@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import torch
 
+from amenable import stopping
 from amenable.errors import ConfigError, TrainingError
 from amenable.method import checkpoint
 from amenable.method.protocol import Method
@@ -56,11 +57,14 @@ def train(
     optimisation: Optimisation,
     folder: Path,
     checkpoint_every: int = 0,
+    on_full: str = "continue",
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Change `policy` (a trainable copy) in place by `method.steps` steps; metrics and checkpoints go to `folder`.
 
-    `checkpoint_every` steps, 0 for none. If `folder` holds a checkpoint of this training, goes on from it.
+    A checkpoint every `checkpoint_every` steps, 0 for none; `on_full`: "continue" or "stop" where the disk has no room for one.
+    If `folder` holds a checkpoint of this training, goes on from it. Asked to stop (SIGTERM, Ctrl-C), it finishes the step and
+    writes a checkpoint first.
     Errors: TrainingError if a loss or gradient is not finite; nothing is stepped then, and checkpoints are kept.
     """
     names = dict(policy.trainable_parameters())
@@ -70,31 +74,37 @@ def train(
     decay = optimisation.weight_decay
     optimizer = torch.optim.AdamW(parameters, lr=optimisation.learning_rate, weight_decay=decay, fused=True)
     log = MetricsLog(folder / "metrics.jsonl")
-    first = checkpoint.resume(folder, names, optimizer, log, steps=method.steps)
+    identity = f"{method.identity} {method.steps} {optimisation}"
+    first = checkpoint.resume(folder, names, optimizer, log, identity=identity)
     device = parameters[0].device.type
-    for step in range(first, method.steps):
-        began = time.perf_counter()
-        rate = optimisation.rate(step, method.steps)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        sums: dict[str, float] = {}
-        for loss in _with_precision(method.losses(policy, step), optimisation.precision, device):
-            loss.value.backward()
-            for name, value in loss.sums.items():
-                sums[name] = sums.get(name, 0.0) + value
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, optimisation.clip_norm))
-        if not math.isfinite(norm):
-            raise TrainingError(
-                f"step {step}: the gradient's norm is {norm}",
-                "lower the learning rate, use precision=float32, or look at the samples of this step",
-            )
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        log.write({"step": step, **sums, "learning_rate": rate, "gradient_norm": norm}, began=began)
-        if checkpoint_every and (step + 1) % checkpoint_every == 0 and step + 1 < method.steps:
-            checkpoint.save(folder, names, optimizer, log, step=step + 1, steps=method.steps)
-        if progress is not None:
-            progress(step + 1, method.steps)
+    with stopping.after_this_step() as asked_to_stop:
+        for step in range(first, method.steps):
+            began = time.perf_counter()
+            rate = optimisation.rate(step, method.steps)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            sums: dict[str, float] = {}
+            for loss in _with_precision(method.losses(policy, step), optimisation.precision, device):
+                loss.value.backward()
+                for name, value in loss.sums.items():
+                    sums[name] = sums.get(name, 0.0) + value
+            norm = float(torch.nn.utils.clip_grad_norm_(parameters, optimisation.clip_norm))
+            if not math.isfinite(norm):
+                raise TrainingError(
+                    f"step {step}: the gradient's norm is {norm}",
+                    "lower the learning rate, use precision=float32, or look at the samples of this step",
+                )
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            log.write({"step": step, **sums, "learning_rate": rate, "gradient_norm": norm}, began=began)
+            due = bool(checkpoint_every) and (step + 1) % checkpoint_every == 0 and step + 1 < method.steps
+            if due or asked_to_stop():
+                checkpoint.save(folder, names, optimizer, log, step=step + 1, identity=identity, on_full=on_full)
+            if progress is not None:
+                progress(step + 1, method.steps)
+            if asked_to_stop():
+                break
+    log.flush()
     log.close()
 
 

@@ -24,5 +24,7 @@ class Method(Protocol):
     """
 
     steps: int
+    identity: str
+    """What this training is (a hash of examples and settings), so that no checkpoint of another one is taken for its own."""
 
     def losses(self, policy: Any, step: int) -> Iterator[Loss]: ...

@@ -41,7 +41,9 @@ class ILFSettings:
     feedback_file: str = setting(
         "", "written feedback as JSONL; default: that of the embedded tasks, or mbpp_human_feedback.jsonl in data"
     )
-    critic: str = setting("", "for feedback=llm: the model that is asked; default: the model itself")
+    critic: str = setting(
+        "", "for feedback=llm: the model that is asked, or MODEL@URL of an OpenAI-compatible server; default: the model"
+    )
     refiner: str = setting(
         "prompted", "prompted, trained (on people's refinements of split refine), or a model to prompt"
     )
@@ -66,6 +68,9 @@ class ILFSettings:
     adapter: str = setting("none", "none trains all weights; lora trains a low-rank adapter", ("none", "lora"))
     precision: str = setting("bfloat16", "arithmetic of training", ("bfloat16", "float32"))
     checkpoint_every: int = setting(50, "optimiser steps between checkpoints, 0 for none")
+    on_full: str = setting(
+        "continue", "where the disk has no room for a checkpoint: continue without it, or stop", ("continue", "stop")
+    )
     samples: int = setting(6, "samples a held-out task, before and after")
     k: tuple[int, ...] = setting((1, 5), "pass@k for these k (at most samples)")
     train_limit: int = setting(0, "number of training tasks at random, 0 for all")
@@ -116,7 +121,8 @@ def material(settings: ILFSettings) -> Material:
 def plan(settings: ILFSettings) -> list[str]:
     """What the run will do, in lines."""
     m = material(settings)
-    drafts = "drafts that feedback was written on" if m.given_drafts else f"{settings.drafts} draft(s) a task"
+    own = "1 draft a task" if settings.drafts == 1 else f"{settings.drafts} drafts a task"
+    drafts = "drafts that feedback was written on" if m.given_drafts else own
     arms = 3 if settings.controls and settings.feedback not in ("none", "shuffled") else 1
     held_out = len(m.test) * settings.samples
     samples = (

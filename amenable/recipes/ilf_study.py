@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from amenable.errors import DataError
-from amenable.feedback.critic import ModelCritic, PersonCritic, TestCritic, shuffled
+from amenable.feedback.client import ChatClient, Endpoint
+from amenable.feedback.critic import Ask, ModelCritic, PersonCritic, TestCritic, asking, shuffled
 from amenable.feedback.kinds import Critic
 from amenable.feedback.refiner import PromptedRefiner, refinement_prompt
 from amenable.method import ilf
@@ -176,8 +177,7 @@ class Study:
     def _critiques(self, drafts: Sequence[ilf.Draft], number: int) -> list[str | None]:
         critic: Critic = TestCritic()
         if self.settings.feedback == "llm":
-            model = load_policy(self.settings.critic, rows=self.settings.rows) if self.settings.critic else self.prior
-            critic = ModelCritic(model, seed=derive(self.bench.seed, "critic", number))
+            critic = ModelCritic(self._critic(derive(self.bench.seed, "critic", number)))
         elif self.tasks.given_drafts:
             critic = PersonCritic(self.tasks.critiques)
 
@@ -186,6 +186,14 @@ class Study:
             return [{"task_id": d.task.task_id, "feedback": text} for d, text in zip(drafts, found, strict=True)]
 
         return [row["feedback"] for row in self.bench.run.stage(f"round {number} feedback", compute)]
+
+    def _critic(self, seed: int) -> Ask:
+        """The model that is asked: MODEL@URL behind a server, a model of one's own, or the pretrained model itself."""
+        name, _, url = self.settings.critic.partition("@")
+        if url:
+            cache = self.folder / "answers"
+            return ChatClient(Endpoint(url, name, cache, max_tokens=120, temperature=0.7, seed=seed)).ask
+        return asking(load_policy(name, rows=self.settings.rows) if name else self.prior, seed=seed)
 
     def _examples(self, kept: Sequence[Attempt]) -> list[Example]:
         """What is imitated: the accepted refinements, or on the same tasks what people or the data set wrote."""
@@ -220,6 +228,7 @@ class Study:
             folder=self.folder / name,
             record=self.bench.run,
             checkpoint_every=s.checkpoint_every,
+            on_full=s.on_full,
         )
         self.clock.lap("training")
         return result

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from amenable import durable
 from amenable.method import checkpoint
 from amenable.method.loop import Optimisation, train
 from amenable.method.protocol import Method
 from amenable.policy.causal_lm import CausalLM, LoRA
 from amenable.policy.loading import load_policy
 from amenable.progress import bar
-from amenable.runs import Run, storage_error
+from amenable.runs import Run
 
 
 def trained(
@@ -27,6 +27,7 @@ def trained(
     folder: Path,
     record: Run,
     checkpoint_every: int,
+    on_full: str,
 ) -> tuple[CausalLM, list[dict[str, Any]]]:
     """The policy after training a copy of `prior`, frozen, and the metrics of every step.
 
@@ -43,17 +44,18 @@ def trained(
                     optimisation=optimisation,
                     folder=folder,
                     checkpoint_every=checkpoint_every,
+                    on_full=on_full,
                     progress=progress,
                 )
-            partial = folder / "model.partial"
-            shutil.rmtree(partial, ignore_errors=True)
-            policy.save(partial, dtype=torch.bfloat16 if optimisation.precision == "bfloat16" else None)
-            shutil.rmtree(folder / "model", ignore_errors=True)
-            partial.rename(folder / "model")
-        except OSError as error:
-            raise storage_error(folder, error) from error
+            with durable.folder(folder / "model", {"steps": method.steps}) as work:
+                policy.save(work, dtype=torch.bfloat16 if optimisation.precision == "bfloat16" else None)
+        except Exception as error:
+            trouble = durable.as_os_error(error)
+            if trouble is None:
+                raise
+            raise durable.storage_error(folder, trouble) from error
         del policy
-        record.stage(name, lambda: [{"steps": method.steps, "model": str(folder / "model")}])
-        checkpoint.drop_all(folder)
+        record.stage(name, lambda: [{"steps": method.steps, "model": f"{folder.name}/model"}])
+    checkpoint.drop_all(folder)
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return load_policy(str(folder / "model"), rows=prior.rows), metrics

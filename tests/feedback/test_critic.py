@@ -8,7 +8,7 @@ import pytest
 from tiny import tiny_policy
 
 from amenable.errors import DataError
-from amenable.feedback.critic import ModelCritic, PersonCritic, TestCritic, in_words, shuffled
+from amenable.feedback.critic import ModelCritic, PersonCritic, TestCritic, asking, in_words, shuffled
 from amenable.feedback.unit_tests import UnitTests
 from amenable.records import Critique, Decoding, Failure, Task, Verdict
 from amenable.sandbox import Sandbox
@@ -64,7 +64,7 @@ def test_a_model_is_shown_the_draft_and_the_finding() -> None:
 
     model = Seen()
     verdict = Verdict("fail", (False,), Failure("assert f(2) == 4", call="f(2)", got="3", expected="4"))
-    assert ModelCritic(model)([TASK, TASK], ["def f(x): ...", "b"], [verdict] * 2) == ["It adds.", None]
+    assert ModelCritic(asking(model))([TASK, TASK], ["def f(x): ...", "b"], [verdict] * 2) == ["It adds.", None]
     assert "def f(x): ..." in model.prompts[0]
     assert "`f(2)` returns 3, but it should return 4." in model.prompts[0]
 
@@ -72,7 +72,7 @@ def test_a_model_is_shown_the_draft_and_the_finding() -> None:
 def test_a_real_model_answers_every_draft_or_nothing() -> None:
     policy = tiny_policy()
     policy.max_length = 10_000  # a Llama's rotary positions go on; only the texts are of interest
-    critic = ModelCritic(policy, decoding=Decoding(max_tokens=5), seed=1)
+    critic = ModelCritic(asking(policy, decoding=Decoding(max_tokens=5), seed=1))
     found = critic([TASK] * 3, ["x"] * 3, [Verdict("timeout", (None,))] * 3)
     assert len(found) == 3
     assert all(text is None or text.strip() == text != "" for text in found)

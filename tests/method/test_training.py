@@ -167,7 +167,9 @@ def test_a_torn_checkpoint_is_named_and_not_used(tmp_path: Path, capsys: pytest.
         file.truncate(100)
     whole, again = tiny_policy().trainable_copy(), tiny_policy().trainable_copy()
     train(again, imitation(), optimisation=Optimisation(precision="float32"), folder=tmp_path)
-    assert "checkpoint-4 is torn" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "checkpoint-4 is torn" in said
+    assert "checkpoint-2" not in said  # the one before is whole, and used
     train(whole, imitation(), optimisation=Optimisation(precision="float32"), folder=tmp_path / "whole")
     assert all(torch.equal(value, weights(again)[name]) for name, value in weights(whole).items())
 
@@ -179,7 +181,7 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     from amenable.runs import MetricsLog
 
     log = MetricsLog(tmp_path / "metrics.jsonl")
-    checkpoint.save(tmp_path, names, optimizer, log, step=2, steps=99)
+    checkpoint.save(tmp_path, names, optimizer, log, step=2, identity="another")
     with pytest.raises(TrainingError, match="belongs to another training"):
         train(copy, imitation(), optimisation=Optimisation(), folder=tmp_path)
 
@@ -189,7 +191,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(tmp_path: Path) -> 
     before = weights(copy)
 
     class Broken:
-        steps = 1
+        steps, identity = 1, "broken"
 
         def losses(self, policy: CausalLM, step: int):  # type: ignore[no-untyped-def]
             value = next(iter(policy.trainable_parameters()))[1]

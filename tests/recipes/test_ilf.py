@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from feedback.fault_server import answer, http, serving
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -95,17 +96,9 @@ def test_a_study_killed_at_any_time_resumes_to_the_same_bits(writer: Path, tasks
     assert kills >= 3
     subprocess.run([*command, "--out", str(cut)], check=True, capture_output=True, env=environment)
     for name in ("samples.jsonl", "round-1/metrics.jsonl"):
-        ours, theirs = ((folder / name).read_text() for folder in (cut, tmp_path / "whole"))
-        assert strip(ours) == strip(theirs), name
+        assert (cut / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     ours, theirs = (load_file(folder / "round-1/model/model.safetensors") for folder in (cut, tmp_path / "whole"))
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
-
-
-def strip(text: str) -> str:
-    """Without what depends on the machine's speed (seconds a check took) and on the folder's name."""
-    import re
-
-    return re.sub(r'"seconds": [0-9.e-]+|"model": "[^"]*"', "", text)
 
 
 def test_a_persons_feedback_on_given_drafts_and_its_controls(writer: Path, tasks_file: Path, tmp_path: Path) -> None:
@@ -131,6 +124,21 @@ def test_a_persons_feedback_on_given_drafts_and_its_controls(writer: Path, tasks
         ilf.run(replace(settings, imitate=target, controls=False), tmp_path / target)
 
 
+def test_a_model_behind_a_server_is_the_critic_and_is_asked_once(writer: Path, tasks_file: Path, tmp_path: Path) -> None:
+    settings = settings_for(writer, tasks_file, feedback="llm", controls=False)
+    with serving(lambda n, request, _: answer(f" Look at sign {n}. ") if n != 1 else http(503)) as server:
+        settings = replace(settings, critic=f"some/model@{server.url}")
+        ilf.run(settings, tmp_path / "run")
+        asked = len(server.requests)
+        words = [str(row["feedback"]) for row in stages(tmp_path / "run")["round 1 feedback"]]
+        assert asked == len(words) + 1  # one try failed
+        assert all(word.startswith("Look at sign") for word in words)
+        assert {request["model"] for request in server.requests} == {"some/model"}
+        (tmp_path / "run" / "samples.jsonl").unlink()  # as if the run had died before it wrote anything down
+        ilf.run(settings, tmp_path / "run")
+        assert len(server.requests) == asked
+
+
 def test_an_adapter_is_saved_as_one_and_evaluated_by_its_folder(writer: Path, tasks_file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     ilf.run(settings_for(writer, tasks_file, adapter="lora", controls=False), folder)
@@ -146,7 +154,7 @@ def test_the_same_seed_gives_the_same_study(writer: Path, tasks_file: Path, tmp_
     settings = settings_for(writer, tasks_file, controls=False)
     for name in ("one", "two"):
         ilf.run(settings, tmp_path / name)
-    assert strip((tmp_path / "one/samples.jsonl").read_text()) == strip((tmp_path / "two/samples.jsonl").read_text())
+    assert (tmp_path / "one/samples.jsonl").read_bytes() == (tmp_path / "two/samples.jsonl").read_bytes()
 
 
 # --- bad input: one clear error, exit code not 0, nothing lost

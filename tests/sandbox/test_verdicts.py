@@ -277,3 +277,12 @@ def test_outcomes_follow_from_the_evidence() -> None:
     assert outcome([ok, ["start", 1]], judge=9) == ("protocol", (True, None))
     assert outcome([], judge=77 << 8) == ("infra", (None, None))
     assert outcome([["done", 0, "fail", {}], ["start", 1]], timed_out=True) == ("fail", (False, None))
+
+
+def test_no_address_of_an_object_is_in_the_record() -> None:
+    program = "def f(x):\n    print(object())\n    raise ValueError(object())"
+    with Sandbox(workers=1) as sandbox:
+        verdict = sandbox.check(program, ["assert f(1) == 1"])
+    assert "<object object at 0x…>" in verdict.output
+    assert verdict.failure is not None
+    assert verdict.failure.error == "ValueError: <object object at 0x…>"

@@ -1,0 +1,26 @@
+"""Whatever instant a run dies at, it goes on to the same bytes: every method, killed at its operations on the disk."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from laws.methods import BUILDERS, methods_of_the_package
+
+CRASH = Path(__file__).with_name("crash.py")
+
+
+def test_every_method_has_an_instance_here() -> None:
+    assert methods_of_the_package() == set(BUILDERS)
+
+
+@pytest.mark.parametrize("method", sorted(BUILDERS))
+@pytest.mark.parametrize(("how", "every"), [("kill", 3), ("torn", 4), ("full", 5)])
+def test_cut_short_anywhere_it_ends_in_the_same_bytes(method: str, how: str, every: int, tmp_path: Path) -> None:
+    command = [sys.executable, str(CRASH), method, str(tmp_path), str(every), how]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "every time the same bytes" in done.stdout
+    assert int(done.stdout.split(" at ")[1].split()[0]) >= 5
