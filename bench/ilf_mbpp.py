@@ -111,13 +111,15 @@ def baselines(data: str, seed: int) -> list[tuple[str, ILFSettings]]:
     ]
 
 
-def run(data: str, out: Path) -> None:
-    """Every arm and seed, the ones that answer the question first; prints the table as it grows."""
+def run(data: str, out: Path, only: Sequence[str] = ()) -> None:
+    """Every arm and seed (or `only` these), the ones that answer the question first; prints the table as it grows."""
     tuned = out / ("tune-" + "-".join(f"{key}={value}" for key, value in CHOSEN.items())) / "samples.jsonl"
     in_order = [arms(data, seed)[kind] for kind in (0, 1) for seed in SEEDS]
     in_order += [baselines(data, seed)[kind] for seed in SEEDS for kind in (0, 1)]
     done: dict[str, Outcome] = {}
     for name, settings in in_order:
+        if only and name not in only:
+            continue
         people = out / f"human-{settings.seed}" / "samples.jsonl"
         taken = ("before",) if name.startswith("tests") else ("before", *MATERIAL)
         if name.startswith("human"):
@@ -178,11 +180,14 @@ def main() -> None:
     parser.add_argument("what", choices=("tune", "run", "table"))
     parser.add_argument("data")
     parser.add_argument("--out", type=Path, default=Path("runs/ilf-mbpp"))
+    parser.add_argument("--only", nargs="*", default=(), metavar="ARM", help="for run: such as human-0 tests-2")
     given = parser.parse_args()
     if given.what == "table":
         print(table(finished(given.data, given.out)))
+    elif given.what == "tune":
+        tune(given.data, given.out)
     else:
-        {"tune": tune, "run": run}[given.what](given.data, given.out)
+        run(given.data, given.out, given.only)
 
 
 if __name__ == "__main__":
