@@ -166,6 +166,13 @@ def table(done: Mapping[str, Outcome]) -> str:
             )
             cells = " | ".join(_pair(compare_passes_over_seeds(old, new, k)) for k in (1, 10))
             lines.append(f"| {arm} | {len(outcomes)} | {examples} | {grading} | {cells} |")
+    lines += ["", "| pass@1 after, all tests, same seeds | difference |", "|---|---|"]
+    for other in ("solutions", "refined-by-people"):
+        seeds = [seed for seed in SEEDS if f"human-{seed}" in done and f"{other}-{seed}" in done]
+        if seeds:
+            theirs, ours = ([passes(done[f"{arm}-{seed}"].after) for seed in seeds] for arm in (other, "human"))
+            found = compare_passes_over_seeds(theirs, ours, 1).difference.text(percent=True, signed=True)
+            lines.append(f"| human minus {other}, {len(seeds)} seeds | {found} |")
     return "\n".join(lines)
 
 
