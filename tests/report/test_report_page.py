@@ -142,8 +142,11 @@ def test_hostile_text_stays_text() -> None:
 def test_any_text_nests_and_encodes(task: str, draft: str, refinement: str) -> None:
     card = SampleCard(task, task, draft, task, refinement, arm=task, tags=(draft,))
     page = render(report(Cards(task, [card]), Table(task, [draft, "x"], [[refinement, 1]])))
-    parsed(page)
-    page.encode("utf-8")
+    tree = parsed(page)  # every element closed where it was opened
+    ours = {tag for tag, _ in parsed(render(hostile_report())).tags}  # whose elements are checked above
+    assert not ours & {"a", "b", "ab"}
+    assert {tag for tag, _ in tree.tags} <= ours  # no text became an element
+    assert page.encode("utf-8").decode("utf-8") == page
 
 
 def test_the_policy_allows_the_page_s_own_style_and_script_alone() -> None:
