@@ -67,8 +67,9 @@ class Verdict:
     """What running a program against its tests showed. `passed[i]` is None where test i gave no verdict (missing is not false).
 
     `outcome` is "pass" only if every test passed. `infra` means that the sandbox failed, not the program: excluded
-    and counted, never a 0. `isolation` names the layers that held; `integrity` is "cooperative" where the program
-    had to hand live objects to its tests and could in principle deceive them.
+    and counted, never a 0. `seconds` are wall clock, `cpu_seconds` what the program itself computed. `isolation` names
+    the layers that held; `integrity` is "cooperative" where the program had to hand live objects to its tests and could
+    in principle deceive them.
     """
 
     outcome: Outcome
@@ -76,6 +77,7 @@ class Verdict:
     failure: Failure | None = None
     output: str = ""
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     isolation: str = ""
     integrity: Literal["enforced", "cooperative"] = "enforced"
 
@@ -91,7 +93,7 @@ class Verdict:
 
     def as_row(self) -> dict[str, Any]:
         """Plain data for a run's record; without the time it took, so that the record of a run is reproducible."""
-        return {key: value for key, value in asdict(self).items() if key != "seconds"}
+        return {key: value for key, value in asdict(self).items() if not key.endswith("seconds")}
 
     @staticmethod
     def from_row(row: Mapping[str, Any]) -> Verdict:

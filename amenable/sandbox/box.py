@@ -2,8 +2,8 @@
 
 Two processes a check. The *defendant* runs the program and nothing else; the *judge* runs the tests, in which
 the program's names are remote calls. Expected values never enter the defendant, only plain data comes out of
-it, and the verdict is the judge's: see `defendant`, `session`, `judge`, `confine` for each part, and
-`outcome` for what a verdict says.
+it, and the verdict is the judge's: see `defendant`, `session`, `judge`, `confine` for each part, `outcome` for
+what a verdict says, and `provider` for the places where this can happen. docs/security.md says what it protects.
 """
 
 from __future__ import annotations
@@ -20,15 +20,18 @@ from typing import Any, Self
 from amenable.errors import SandboxError
 from amenable.records import Failure, Verdict
 from amenable.sandbox.outcome import verdict_of
-from amenable.sandbox.worker import Worker, WorkerFailed, default_workers, fits
+from amenable.sandbox.provider import Limits, Provider, ProviderFailed
+from amenable.sandbox.worker import Worker, default_workers, fits
+
+MODES = ("auto", "full", "light", "none")
+_ACCEPTED = "I accept"
 
 
 @dataclass(frozen=True)
 class Job:
     """One check: a whole program, test statements, code that the tests need.
 
-    `timeout` in seconds, None for the sandbox's own.
-
+    `timeout` in seconds of wall clock, None for the sandbox's own; `cpu_seconds` of computing, None for as many.
     `entry_point` names the function under test, if known; only it may have the name of a builtin.
     """
 
@@ -37,28 +40,46 @@ class Job:
     setup: str = ""
     entry_point: str = ""
     timeout: float | None = None
+    cpu_seconds: float | None = None
 
 
 class Sandbox:
     """A few warm workers that check programs; use it as a context manager.
 
     `timeout` is in seconds of wall clock for all the tests of one check; `memory_mb` is the program's address
-    space.
+    space in MiB. `preload` names modules, such as "numpy", that programs and tests may import although they are not
+    of the standard library; each worker imports them once.
+
+    `mode` says where programs run; what cannot be had is refused, never replaced by less:
+
+        "auto"     full where this kernel grants it, else light
+        "full"     namespaces with a file system of their own, Landlock, seccomp, limits
+        "light"    Landlock, seccomp, limits: rootless also where namespaces are forbidden
+        "none"     nothing: only with unsafe="I accept"
     """
 
-    def __init__(self, *, timeout: float = 3.0, memory_mb: int = 512, workers: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        timeout: float = 3.0,
+        memory_mb: int = 512,
+        workers: int | None = None,
+        mode: str = "auto",
+        preload: Sequence[str] = (),
+        unsafe: str = "",
+    ) -> None:
         if timeout <= 0 or memory_mb < 64 or (workers is not None and workers < 1):
             raise SandboxError(
                 f"timeout={timeout}, memory_mb={memory_mb}, workers={workers} cannot work",
                 "timeout > 0 seconds, memory_mb >= 64, workers >= 1 or None for one a core",
             )
         self._timeout, self._memory_mb = timeout, memory_mb
-        self._workers = [Worker(memory_mb) for _ in range(workers or default_workers())]
-        self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+        self._workers = [provider(mode, preload, unsafe) for _ in range(workers or default_workers())]
+        self._idle: queue.SimpleQueue[Provider] = queue.SimpleQueue()
         for worker in reversed(self._workers):
             self._idle.put(worker)
         self._closed = False
-        self._lock = threading.Lock()
+        self._lock, self._alone = threading.Lock(), threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -83,11 +104,19 @@ class Sandbox:
         timeout: float | None = None,
         *,
         entry_point: str = "",
+        cpu_seconds: float | None = None,
     ) -> Verdict:
         """The verdict on one program. Raises SandboxError if the tests are not Python or there are none."""
-        job = Job(program, tests, setup, entry_point, timeout)
+        job = Job(program, tests, setup, entry_point, timeout, cpu_seconds)
         _validate(job)
         return self._checked(job)
+
+    def run(self, program: str, timeout: float | None = None, *, cpu_seconds: float | None = None) -> Verdict:
+        """Whether a program runs to its end, in one confined process: "pass" means without an exception, in time.
+
+        There are no tests to deceive, but it is the program itself that says it has ended: the verdict is cooperative.
+        """
+        return self._checked(Job(program, (), timeout=timeout, cpu_seconds=cpu_seconds))
 
     def check_many(
         self, jobs: Sequence[Job], progress: Callable[[int, int], None] | None = None
@@ -124,36 +153,59 @@ class Sandbox:
         finally:
             self._idle.put(worker)
 
-    def _take(self) -> Worker:
+    def _take(self) -> Provider:
         if self._closed:
             raise SandboxError("the sandbox is closed", "use it inside its `with` block")
         return self._idle.get()
 
     def _checked(self, job: Job) -> Verdict:
-        """One check; what the sandbox itself failed at is tried once more, then it is `infra`."""
+        """One check. What the sandbox failed at is tried once more; so is, with nothing else running, a timeout."""
         verdict = self._once(job)
-        return self._once(job) if verdict.missing else verdict
+        if verdict.missing:
+            verdict = self._once(job)
+        if verdict.outcome != "timeout":
+            return verdict
+        with self._alone:
+            others = [self._take() for _ in self._workers[1:]]
+            try:
+                return self._once(job)
+            finally:
+                for worker in others:
+                    self._idle.put(worker)
 
     def _once(self, job: Job) -> Verdict:
         timeout = job.timeout or self._timeout
+        limits = Limits(timeout, min(timeout, job.cpu_seconds or timeout), self._memory_mb)
         tests = list(job.tests)
         trial = {"setup": job.setup, "tests": tests, "entry_point": job.entry_point}
         if not fits(job.program):
             return _unheld(tests, "protocol", "protocol: the program is longer than 1 MiB")
         worker = self._take()
         try:
-            evidence = worker.run(job.program, trial, timeout)
+            evidence = worker.run(job.program, trial if tests else None, limits)
             isolation = str(worker.about.get("isolation", ""))
-        except WorkerFailed as error:
+        except ProviderFailed as error:
             return _unheld(tests, "infra", f"the sandbox failed: {error}")
         finally:
             self._idle.put(worker)
-        return verdict_of(tests, evidence.events, evidence.report, isolation=isolation, timeout=timeout)
+        return verdict_of(tests, evidence, isolation=isolation, limits=limits)
+
+
+def provider(mode: str, preload: Sequence[str] = (), unsafe: str = "") -> Provider:
+    """One place for programs to run in; see `Sandbox`. Raises SandboxError for a mode that there is not."""
+    if mode not in MODES:
+        raise SandboxError(f"mode={mode!r} is no sandbox", f"one of {', '.join(MODES)}")
+    if mode == "none" and unsafe != _ACCEPTED:
+        raise SandboxError(
+            "mode='none' runs programs nobody trusts with all that you may do yourself",
+            f"mode='auto'; or, if you really mean it, unsafe={_ACCEPTED!r}",
+        )
+    return Worker(mode, preload)
 
 
 def _unheld(tests: Sequence[str], outcome: Any, error: str) -> Verdict:
     passed = (None if outcome == "infra" else False,) * len(tests)
-    return Verdict(outcome, passed, Failure(test=tests[0], error=error))
+    return Verdict(outcome, passed, Failure(test=tests[0] if tests else "", error=error))
 
 
 def _validate(job: Job) -> None:

@@ -1,7 +1,7 @@
 """Plain data between two processes that do not trust each other: exact builtin types as tagged JSON.
 
     None, bool, int (under 2^62), float, str    themselves
-    everything else                             [tag, content...]; the tags are in `_IMMUTABLE` and `MUTABLE`
+    everything else                             [tag, content...], numpy's arrays of numbers included (`know_arrays`)
 
 Mutable containers are numbered in the order in which they are met, on both sides alike, so that aliases,
 cycles and changes made to an argument survive the crossing: ["r", 3] is "container 3 again". What is not
@@ -11,6 +11,8 @@ never plain.
 
 from __future__ import annotations
 
+import base64
+import sys
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Sequence
 from decimal import Decimal
@@ -31,6 +33,17 @@ MUTABLE: dict[type, str] = {
 _BLANK: dict[str, Callable[[], Any]] = {tag: kind for kind, tag in MUTABLE.items()}
 _FACTORIES: dict[str, Any] = {kind.__name__: kind for kind in (int, float, str, list, dict, set, tuple, bool)}
 _SMALL = 1 << 62
+_NUMBERS = "biufc"  # the kinds of numpy dtype that cross: booleans, integers, floats, complex numbers
+_numpy: Any = None
+
+
+def know_arrays() -> None:
+    """From here on numpy's arrays and scalars are plain data too, if numpy has been imported."""
+    global _numpy
+    _numpy = sys.modules.get("numpy")
+    if _numpy is not None:
+        MUTABLE[_numpy.ndarray] = "n"
+        _BLANK["n"] = lambda: None
 
 
 class CodecError(Exception):
@@ -57,7 +70,7 @@ class Encoder:
             return value if -_SMALL < value < _SMALL else ["i", hex(value)]
         if depth > DEPTH_CAP:
             raise CodecError(f"nested more than {DEPTH_CAP} deep")
-        if kind in MUTABLE:
+        if kind in MUTABLE and (not _is_array(kind) or value.dtype.kind in _NUMBERS):
             index = self._index.get(id(value))
             if index is not None:
                 return ["r", index]
@@ -86,6 +99,8 @@ class Encoder:
             return ["F", self.node(value.numerator), self.node(value.denominator)]
         if value is Ellipsis or value is NotImplemented:
             return ["E", value is Ellipsis]
+        if _numpy is not None and issubclass(kind, _numpy.generic) and getattr(_numpy, kind.__name__, None) is kind:
+            return ["N", _array_content(_numpy.asarray(value))]
         return self._opaque(value)
 
     def content(self, value: Any, depth: int = 0) -> Any:
@@ -93,6 +108,8 @@ class Encoder:
         kind, deeper = type(value), depth + 1
         if kind is bytearray:
             return value.decode("latin-1")
+        if _is_array(kind):
+            return _array_content(value)
         if kind is list or kind is set:
             return [self.node(item, deeper) for item in value]
         if kind is deque:
@@ -140,6 +157,9 @@ class Decoder:
             return self.objects[_natural(node[1])]
         blank = _BLANK.get(tag)
         if blank is not None:
+            if tag == "n":
+                self.objects.append(_array(node[1]))
+                return self.objects[-1]
             value = blank() if tag != "q" else deque(maxlen=node[1][1])
             self.objects.append(value)
             self._fill(value, node[1], depth)
@@ -164,6 +184,8 @@ class Decoder:
             return Decimal(node[1])
         if tag == "F":
             return Fraction(self._node(node[1]), self._node(node[2]))
+        if tag == "N" and _numpy is not None:
+            return _array(node[1])[()]
         if tag == "E":
             return Ellipsis if node[1] else NotImplemented
         return self._resolve(tag, node)
@@ -172,6 +194,11 @@ class Decoder:
         kind = type(target)
         if kind is bytearray:
             target[:] = content.encode("latin-1")
+        elif _is_array(kind):
+            changed = _array(content)
+            if changed.dtype != target.dtype or changed.shape != target.shape:
+                raise CodecError("an array that changed its type or shape")
+            target[...] = changed
         elif kind is list:
             target[:] = [self._node(item, depth + 1) for item in content]
         elif kind is set:
@@ -193,6 +220,24 @@ class Decoder:
                 target[key] = item
         else:
             raise CodecError("only a container can be updated")
+
+
+def _is_array(kind: type) -> bool:
+    """True for numpy's own array type, where numpy is known."""
+    return _numpy is not None and kind is _numpy.ndarray
+
+
+def _array_content(array: Any) -> list[Any]:
+    return [array.dtype.str, list(array.shape), base64.b64encode(array.tobytes()).decode()]
+
+
+def _array(content: Any) -> Any:
+    kind, shape, data = content
+    dtype = _numpy.dtype(kind)
+    if dtype.kind not in _NUMBERS:
+        raise CodecError("an array that is not plain data")
+    shape = [_natural(extent) for extent in shape]
+    return _numpy.ndarray(tuple(shape), dtype, base64.b64decode(data, validate=True)).copy()
 
 
 def _natural(index: Any) -> int:

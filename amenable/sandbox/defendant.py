@@ -123,15 +123,13 @@ class Room:
 
     # --- answering ---
     def announce(self, namespace: dict[str, Any]) -> None:
-        """Tells the judge which names the program defined, and the module that each comes from."""
+        """Tells the judge which names the program defined, the module that each comes from, and which are modules."""
         names = []
         for name, value in list(namespace.items()):
             if isinstance(name, str) and not (name.startswith("__") and name.endswith("__")):
-                if isinstance(value, types.ModuleType):
-                    origin = value.__name__
-                else:
-                    origin = str(getattr(value, "__module__", "") or "")
-                names.append([name[:200], origin[:200]])
+                module = isinstance(value, types.ModuleType)
+                origin = value.__name__ if module else str(getattr(value, "__module__", "") or "")
+                names.append([name[:200], origin[:200], module])
         self._objects.append(namespace)
         wire.send(self._descriptor, ["loaded", names])
 

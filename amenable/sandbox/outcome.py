@@ -5,7 +5,7 @@ assertion false, or an exception from the program    fail, False
 the program's process ended by itself or by a signal crash, False; the tests after it None
 out of memory                                        memory, False
 a frame that is none, a result too large to hand over  protocol, False
-time was up (wall clock, or CPU)                      timeout: None for that test and the ones after it
+time was up (CPU, or wall clock)                      timeout: None for that test and the ones after it
 anything else                                         infra: None
 """
 
@@ -15,11 +15,14 @@ import os
 import re
 import signal
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 from amenable.records import Failure, Outcome, Verdict
+from amenable.sandbox.provider import Evidence, Limits
 
 _ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
+_OUT_OF_TIME = ("wall", "cpu")
 _KINDS: dict[str, tuple[Outcome, bool | None]] = {
     "pass": ("pass", True),
     "fail": ("fail", False),
@@ -29,42 +32,92 @@ _KINDS: dict[str, tuple[Outcome, bool | None]] = {
 }
 
 
-def verdict_of(
-    tests: Sequence[str],
-    events: Sequence[Sequence[Any]],
+@dataclass
+class _Trial:
+    """What the judge's events say, read in order; an event that is none ends the reading."""
+
+    tests: Sequence[str]
+    report: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        self.passed: list[bool | None] = [None] * len(self.tests)
+        self.outcomes: list[Outcome | None] = [None] * len(self.tests)
+        self.failures: list[dict[str, Any]] = [{} for _ in self.tests]
+        self.cooperative, self.ended, self.at = False, False, 0
+
+    def read(self, events: Sequence[Any]) -> None:
+        for event in events:
+            match event:
+                case ["start", int(i)] if i == self.at < len(self.tests):
+                    pass
+                case ["done", int(i), str(kind), dict(failure)] if i == self.at < len(self.tests):
+                    self.outcomes[i], self.passed[i] = (
+                        _death(self.report) if kind == "died" else _KINDS.get(kind, ("protocol", False))
+                    )
+                    self.failures[i] = failure
+                    self.at = i + 1
+                case ["end", bool(cooperative)]:
+                    self.cooperative, self.ended = cooperative, True
+                    return
+                case _:
+                    return
+
+
+def verdict_of(tests: Sequence[str], evidence: Evidence, *, isolation: str, limits: Limits) -> Verdict:
+    """The verdict on one check; never raises, whatever the evidence is. Without tests: did the program run to its end?"""
+    report = evidence.report if isinstance(evidence.report, dict) else {}
+    if not tests:
+        return _of_solo(evidence.events, report, isolation, limits)
+    trial = _Trial(tests, report)
+    trial.read(evidence.events)
+    if not trial.ended and trial.at < len(tests):
+        trial.outcomes[trial.at] = _interrupted(report, bool(evidence.events))
+    first = next((i for i, outcome in enumerate(trial.outcomes) if outcome != "pass"), None)
+    outcome: Outcome = "pass" if first is None else trial.outcomes[first] or "infra"
+    failure = None
+    if first is not None:
+        failure = _failure(trial.failures[first], tests[first], outcome, report, limits)
+    return _verdict(outcome, tuple(trial.passed), failure, report, isolation, trial.cooperative)
+
+
+def _of_solo(events: Sequence[Any], report: dict[str, Any], isolation: str, limits: Limits) -> Verdict:
+    found: dict[str, Any] = {}
+    outcome: Outcome
+    match events:
+        case [["loaded", *_], *_]:
+            outcome = "pass"
+        case [["err", dict(found)], *_]:
+            kind, message = str(found.get("type"))[:80], str(found.get("message", ""))[:400]
+            outcome = "memory" if kind == "MemoryError" else "fail"
+            found["error"] = f"{kind}: {message}" if message else kind
+        case _:
+            outcome = _death(report)[0]
+    failure = None if outcome == "pass" else _failure(found, "", outcome, report, limits)
+    return _verdict(outcome, (), failure, report, isolation, cooperative=True)
+
+
+def _verdict(
+    outcome: Outcome,
+    passed: tuple[bool | None, ...],
+    failure: Failure | None,
     report: dict[str, Any],
-    *,
     isolation: str,
-    timeout: float,
+    cooperative: bool,
 ) -> Verdict:
-    """The verdict on one check. `events` are the judge's frames, `report` is the zygote's."""
-    passed: list[bool | None] = [None] * len(tests)
-    outcomes: list[Outcome | None] = [None] * len(tests)
-    failures: list[dict[str, Any]] = [{} for _ in tests]
-    cooperative, ended, at = False, False, 0
-    for event in events:
-        if event[0] == "start":
-            at = event[1]
-        elif event[0] == "done":
-            _, i, kind, failures[i] = event
-            outcomes[i], passed[i] = _death(report) if kind == "died" else _KINDS[kind]
-            at = i + 1
-        elif event[0] == "end":
-            cooperative, ended = bool(event[1]), True
-    if not ended and at < len(tests):
-        outcomes[at] = _interrupted(report, bool(events))
-        failures[at] = {"test": tests[at]}
-    first = next((i for i, outcome in enumerate(outcomes) if outcome != "pass"), None)
-    outcome: Outcome = "pass" if first is None else outcomes[first] or "infra"
     return Verdict(
         outcome=outcome,
-        passed=tuple(passed),
-        failure=None if first is None else _failure(failures[first], tests[first], outcome, report, timeout),
+        passed=passed,
+        failure=failure,
         output=_lasting(report.get("output", "")),
-        seconds=float(report.get("seconds", 0.0)),
+        seconds=_number(report.get("seconds")),
+        cpu_seconds=_number(report.get("cpu_seconds")),
         isolation=isolation,
         integrity="cooperative" if cooperative else "enforced",
     )
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def _lasting(text: object) -> str:
@@ -74,6 +127,8 @@ def _lasting(text: object) -> str:
 
 def _death(report: dict[str, Any]) -> tuple[Outcome, bool | None]:
     status = report.get("defendant")
+    if report.get("stopped") in _OUT_OF_TIME:
+        return "timeout", None  # killed by the zygote, and the judge saw it
     if not isinstance(status, int) or (
         os.WIFEXITED(status) and os.WEXITSTATUS(status) == report.get("unconfined")
     ):
@@ -90,19 +145,23 @@ def _out_of_cpu(status: int) -> bool:
 def _interrupted(report: dict[str, Any], judging: bool) -> Outcome:
     """Why the judge did not finish."""
     status = report.get("judge")
-    if report.get("timed_out") or (isinstance(status, int) and _out_of_cpu(status)):
+    if report.get("stopped") in _OUT_OF_TIME or (isinstance(status, int) and _out_of_cpu(status)):
         return "timeout"
+    if report.get("stopped") == "room":
+        return "crash"
     return "protocol" if judging else "infra"  # a judge that breaks was broken by what it was sent
 
 
 def _failure(
-    found: dict[str, Any], test: str, outcome: Outcome, report: dict[str, Any], timeout: float
+    found: dict[str, Any], test: str, outcome: Outcome, report: dict[str, Any], limits: Limits
 ) -> Failure:
     error = str(found.get("error", ""))
     if outcome == "timeout":
-        error = f"timeout: no answer within {timeout:g} s"
+        error = f"timeout: no answer within {limits.seconds:g} s"
+        if report.get("stopped") != "wall" and limits.cpu_seconds < limits.seconds:
+            error = f"timeout: more than {limits.cpu_seconds:g} s of computing"
     elif outcome == "crash":
-        error = _obituary(cast(int, report["defendant"]))
+        error = _obituary(cast(int, report["defendant"]), report.get("stopped") == "room")
     elif outcome == "infra" and not error:
         error = "the sandbox failed; see Verdict.output"
     elif outcome == "protocol" and not error:
@@ -113,12 +172,14 @@ def _failure(
         got=_lasting(found.get("got", "")),
         expected=str(found.get("expected", "")),
         error=_lasting(error),
-        line=found.get("line"),
-        source=str(found.get("source", "")),
+        line=found["line"] if type(found.get("line")) is int else None,
+        source=str(found.get("source", ""))[:200],
     )
 
 
-def _obituary(status: int) -> str:
+def _obituary(status: int, sprawled: bool) -> str:
+    if sprawled:
+        return "the program's process was killed: too many threads or files"
     if os.WIFSIGNALED(status):
         try:
             name = signal.Signals(os.WTERMSIG(status)).name

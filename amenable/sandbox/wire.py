@@ -73,11 +73,11 @@ def _read(descriptor: int, size: int, deadline: float | None) -> bytes:
     return bytes(parts)
 
 
-def receive(descriptor: int, deadline: float | None = None) -> Any:
-    """Reads one frame. Raises Closed, ProtocolError, or TimeoutError at the deadline (monotonic seconds)."""
+def receive(descriptor: int, deadline: float | None = None, cap: int = FRAME_CAP) -> Any:
+    """Reads one frame of at most `cap` bytes. Raises Closed, ProtocolError, or TimeoutError at `deadline` (monotonic)."""
     size = int.from_bytes(_read(descriptor, 4, deadline), "big")
-    if size > FRAME_CAP:
-        raise ProtocolError(f"a frame of {size} bytes; the cap is {FRAME_CAP}")
+    if size > cap:
+        raise ProtocolError(f"a frame of {size} bytes; the cap is {cap}")
     data = _read(descriptor, size, deadline)
     try:
         return json.loads(data)

@@ -1,13 +1,15 @@
-"""The parent's end of one zygote: starts it, gives it one check at a time, and replaces it when it fails.
+"""`Worker`: the provider on this machine. The parent's end of one zygote, which it starts, feeds and replaces.
 
 The zygote is a new process (never a fork of this one, which may hold torch and threads): a bare interpreter
 without site-packages, environment or search path, in which `amenable.sandbox` is importable and `amenable`
-itself is not run.
+itself is not run. Where the kernel refuses it namespaces, and bubblewrap is installed, bubblewrap gives it some.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import json
 import os
 import shutil
 import socket
@@ -15,74 +17,81 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from amenable.errors import SandboxError
-from amenable.sandbox import wire
+from amenable.sandbox import landlock, wire
+from amenable.sandbox.provider import Evidence, Limits, ProviderFailed
 
-_BOOT = """import sys, types
+_BOOT = """import json, sys, types
 for name, path in (("amenable", None), ("amenable.sandbox", sys.argv[3])):
     package = types.ModuleType(name)
     package.__path__ = [path] if path else []
     sys.modules[name] = package
 from amenable.sandbox import zygote
-zygote.main(int(sys.argv[1]), sys.argv[2])
+zygote.main(int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[4]))
 """
 _START_SECONDS = 30.0
 _GRACE_SECONDS = 2.0
-
-
-class WorkerFailed(Exception):
-    """The machinery failed, not the program."""
-
-
-@dataclass
-class Evidence:
-    """All that one check left behind: the judge's events and the zygote's report."""
-
-    events: list[list[Any]] = field(default_factory=list)
-    report: dict[str, Any] = field(default_factory=dict)
+_EVENT_CAP = 64 << 10
+_LAYERS = {"light": ("landlock", "seccomp", "network"), "full": ("namespaces", "root", "landlock", "seccomp", "network")}
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 class Worker:
-    """One zygote. Not for use by two threads at once."""
+    """One zygote. `mode`: "auto", "full", "light", or "none" (no confinement at all); see `Sandbox`."""
 
-    def __init__(self, memory_mb: int) -> None:
-        self._memory_mb = memory_mb
+    def __init__(self, mode: str = "auto", preload: Sequence[str] = ()) -> None:
+        self._mode, self._preload = mode, list(preload)
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._base = ""
         self.about: dict[str, Any] = {}
 
     def start(self) -> None:
-        """Starts the zygote if it is not running. Raises SandboxError."""
+        """Starts the zygote if it is not running. Raises SandboxError if it cannot be confined as asked."""
         if self._process is not None:
             return
+        self._launch([])
+        wrapper = shutil.which("bwrap")
+        if wrapper and self._mode in ("auto", "full") and not self.about["namespaces"]:
+            plain = self.about
+            self.stop()
+            try:
+                self._launch([wrapper])
+            except SandboxError:  # bubblewrap is refused too
+                self._launch([])
+                self.about = plain
+        wanted = {"auto": "light", "full": "full", "light": "light"}.get(self._mode)
+        if wanted and not self.about[wanted]:
+            missing = [name for name in _LAYERS[wanted] if not self.about[name]]
+            self.stop()
+            raise SandboxError(
+                f"this machine cannot confine programs in mode {self._mode!r}: {', '.join(missing)} cannot be had here",
+                "run elsewhere: mode='docker', mode='wasi' (pip install 'amenable[wasi]') or the URL of a sandbox server"
+                + ("; mode='light' needs no namespaces" if wanted == "full" else ""),
+            )
+
+    def _launch(self, wrapper: list[str]) -> None:
         ours, theirs = socket.socketpair()
         self._base = tempfile.mkdtemp(prefix="amenable-sandbox-")
         python = getattr(sys, "_base_executable", None) or sys.executable
         here = str(Path(__file__).resolve().parent)
+        path, read = _places(self._preload)
+        options = {"mode": self._mode, "preload": self._preload, "path": path, "read": read}
+        flags = ["-s", "-S", "-P", "-B", "-X", "utf8", "-c", _BOOT]
+        command = [python, *flags, str(theirs.fileno()), self._base, here, json.dumps(options)]
+        if wrapper:
+            command = [*wrapper, *_bubble(self._base, [*landlock.readable(), *read, here, python]), *command]
         self._process = subprocess.Popen(
-            [
-                python,
-                "-s",
-                "-S",
-                "-P",
-                "-B",
-                "-X",
-                "utf8",
-                "-c",
-                _BOOT,
-                str(theirs.fileno()),
-                self._base,
-                here,
-            ],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env={"PYTHONHASHSEED": "0"},
+            env={"PYTHONHASHSEED": "0", **_ONE_THREAD},
             cwd="/",
             pass_fds=[theirs.fileno()],
             start_new_session=True,
@@ -91,30 +100,36 @@ class Worker:
         ours.setblocking(False)
         self._control = ours
         try:
-            self.about = wire.receive(ours.fileno(), time.monotonic() + _START_SECONDS)["ready"]
+            said = wire.receive(ours.fileno(), time.monotonic() + _START_SECONDS)
         except (wire.Closed, wire.ProtocolError, TimeoutError) as error:
             self.stop()
             raise SandboxError(
                 f"the sandbox's zygote did not start ({error})",
                 f"run `{python} -c 'import sys'`; it must be a working Python >= 3.11",
             ) from None
+        if "ready" not in said:
+            self.stop()
+            raise SandboxError(
+                f"the sandbox cannot preload {', '.join(self._preload)}: {said.get('failed')}",
+                "name every package that it needs, in order, such as preload=['numpy', 'dateutil', 'pandas']",
+            )
+        self.about = said["ready"]
 
-    def run(self, program: str, job: dict[str, Any], timeout: float) -> Evidence:
-        """Holds one trial. Raises WorkerFailed after stopping the zygote."""
+    def run(self, program: str, trial: dict[str, Any] | None, limits: Limits) -> Evidence:
+        """One check. Raises ProviderFailed after stopping the zygote."""
         self.start()
-        deadline = time.monotonic() + timeout + _GRACE_SECONDS
+        deadline = time.monotonic() + limits.seconds + _GRACE_SECONDS
         try:
-            return self._run(program, job, timeout, deadline)
+            return self._run(program, trial, limits, deadline)
         except (OSError, wire.Closed, wire.ProtocolError, TimeoutError) as error:
             self.stop()
-            raise WorkerFailed(f"{type(error).__name__}: {error}") from None
+            raise ProviderFailed(f"{type(error).__name__}: {error}") from None
         except BaseException:
             self.stop()
             raise
 
-    def _run(self, program: str, job: dict[str, Any], timeout: float, deadline: float) -> Evidence:
+    def _run(self, program: str, trial: dict[str, Any] | None, limits: Limits, deadline: float) -> Evidence:
         assert self._control is not None
-        evidence = Evidence()
         judge, judge_end = socket.socketpair()
         defendant, defendant_end = socket.socketpair()
         with judge, defendant:
@@ -124,16 +139,15 @@ class Worker:
                 self._control.setblocking(False)
             judge.setblocking(False)
             defendant.setblocking(False)
-            order = {"timeout": timeout, "memory_mb": self._memory_mb}
-            wire.send(self._control.fileno(), order, deadline)
+            wire.send(self._control.fileno(), asdict(limits) | {"solo": trial is None}, deadline)
             with contextlib.suppress(wire.Closed):
-                wire.send(judge.fileno(), job, deadline)
+                if trial is not None:
+                    wire.send(judge.fileno(), trial, deadline)
                 wire.send(defendant.fileno(), program, deadline)
-            with contextlib.suppress(wire.Closed):
-                while True:
-                    evidence.events.append(wire.receive(judge.fileno(), deadline))
-        evidence.report = wire.receive(self._control.fileno(), deadline)
-        return evidence
+            most = 1 if trial is None else 2 * len(trial["tests"]) + 1
+            events = _events(judge.fileno(), most, deadline)
+        report = wire.receive(self._control.fileno(), deadline)
+        return Evidence(events, report if isinstance(report, dict) else {})
 
     def stop(self) -> None:
         """Ends the zygote and with it everything it started; removes its folder."""
@@ -159,6 +173,39 @@ class Worker:
     def process_id(self) -> int | None:
         """The operating system's id of the zygote's outer process; None if it is not running."""
         return None if self._process is None else self._process.pid
+
+
+def _events(descriptor: int, most: int, deadline: float) -> list[Any]:
+    """What the judge says, until it ends or breaks the protocol. Raises TimeoutError."""
+    events: list[Any] = []
+    with contextlib.suppress(wire.Closed, wire.ProtocolError):
+        while len(events) < most:
+            events.append(wire.receive(descriptor, deadline, _EVENT_CAP))
+    return events
+
+
+def _places(modules: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Where modules to preload are found, and what has to be readable for them. Raises SandboxError."""
+    path, read = [], []
+    for name in modules:
+        spec = importlib.util.find_spec(name) if name.isidentifier() else None
+        if spec is None or spec.origin is None:
+            raise SandboxError(f"preload={name!r}: there is no such module here", f"pip install {name}, or leave it out")
+        place = Path(spec.origin).resolve()
+        place = place.parent if spec.submodule_search_locations else place
+        path.append(str(place.parent))
+        read += [str(found) for found in (place, place.with_name(f"{place.name}.libs")) if found.exists()]
+    return list(dict.fromkeys(path)), read
+
+
+def _bubble(base: str, read: Sequence[str]) -> list[str]:
+    """bubblewrap's arguments: new namespaces, of the host's files only `read`, a small folder in memory to write in."""
+    binds = [part for path in read for part in ("--ro-bind", path, path) if not path.startswith("/dev/")]
+    return [
+        *("--unshare-all", "--die-with-parent", "--as-pid-1", "--new-session", "--dev", "/dev"),
+        *binds,
+        *("--size", str(16 << 20), "--tmpfs", base, "--chdir", "/", "--"),
+    ]
 
 
 def fits(value: object) -> bool:

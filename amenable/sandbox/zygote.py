@@ -4,8 +4,10 @@ Started by `worker` as a fresh process with only the standard library. It never 
 those come over descriptors that it hands on unread, so that nothing about one check is in the memory from
 which the next is forked.
 
-    parent -> zygote   one byte with two descriptors (judge's, defendant's), then a frame {"timeout",
-    "memory_mb"} zygote -> parent   first {"ready", layers...}; then a frame a check: how both processes ended
+    parent -> zygote   one byte with two descriptors (judge's, defendant's), then a frame: `worker.Limits`, "solo"
+    zygote -> parent   first {"ready": layers...}; then a frame a check: how both processes ended
+
+A *solo* program has no judge: it runs to its end, and says itself, on the judge's socket, how it went.
 """
 
 from __future__ import annotations
@@ -19,7 +21,6 @@ import platform
 import random
 import resource
 import select
-import shutil
 import signal
 import socket
 import sys
@@ -27,70 +28,28 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from amenable.sandbox import confine, defendant, judge, landlock, wire
+from amenable.sandbox import codec, confine, defendant, judge, landlock, wire
 from amenable.sandbox.confine import Layers
 
 _OUTPUT_CAP = 64 << 10
-_WARM = (
-    *(
-        "abc",
-        "array",
-        "ast",
-        "bisect",
-        "calendar",
-        "cmath",
-        "collections",
-        "collections.abc",
-        "contextlib",
-        "copy",
-    ),
-    *(
-        "dataclasses",
-        "datetime",
-        "decimal",
-        "enum",
-        "fractions",
-        "functools",
-        "heapq",
-        "itertools",
-        "json",
-        "math",
-    ),
-    *(
-        "numbers",
-        "operator",
-        "queue",
-        "random",
-        "re",
-        "statistics",
-        "string",
-        "struct",
-        "textwrap",
-        "threading",
-    ),
-    *("time", "traceback", "types", "typing", "unicodedata", "sys"),
-)
+_TURN = 0.025  # seconds between two looks at what a program without namespaces holds
+_MOST_THREADS, _MOST_FILES, _MOST_BYTES = 64, 512, 16 << 20
+_WARM = """abc array ast bisect calendar cmath collections collections.abc contextlib copy dataclasses datetime decimal
+enum fractions functools heapq itertools json math numbers operator queue random re statistics string struct sys textwrap
+threading time traceback types typing unicodedata""".split()
 _UNCONFINED = 77  # exit status of a child that could not be confined
 
 
 class Zygote:
     """`control` is the socket to the parent; `base` the folder that scratch folders are made in."""
 
-    def __init__(self, control: socket.socket, base: str) -> None:
-        self._control, self._base = control, base
+    def __init__(self, control: socket.socket, base: str, layers: Layers, read: list[str]) -> None:
+        self._control, self._base, self._layers, self._read = control, base, layers, read
         self._first = os.getpid() == 1
-        self._tmpfs = self._first and confine.mount_scratch(base)
-        self._layers: Layers = confine.probe(self._first, self._tmpfs)
-        self._read = landlock.readable()
         self._count = 0
 
     def serve(self) -> None:
         """Checks until the parent hangs up."""
-        about = asdict(self._layers) | {
-            "isolation": self._layers.names(),
-            "python": platform.python_version(),
-        }
-        wire.send(self._control.fileno(), {"ready": about})
         while True:
             data, descriptors, _, _ = socket.recv_fds(self._control, 1, 2)
             if not data:
@@ -103,37 +62,46 @@ class Zygote:
         self._count += 1
         scratch = os.path.join(self._base, f"{self._count}")
         os.mkdir(scratch, 0o700)
-        left, right = socket.socketpair()
-        alive, alive_writer = os.pipe()
         output, output_writer = os.pipe()
+        alive, alive_writer = os.pipe()
         started = time.monotonic()
-        seconds, memory = float(order["timeout"]), int(order["memory_mb"])
-        defending = self._fork([right.fileno(), program_end], output_writer, scratch, seconds, memory)
-        judging = self._fork([left.fileno(), judge_end, alive_writer], None, None, seconds, max(memory, 1024))
+        cpu, memory = float(order["cpu_seconds"]), int(order["memory_mb"])
+        children = {}
+        if order["solo"]:
+            kept = [judge_end, program_end, alive_writer]
+            children["defendant"] = self._fork(kept, output_writer, scratch, cpu, memory)
+        else:
+            left, right = socket.socketpair()
+            kept = [right.fileno(), program_end]
+            children["defendant"] = self._fork(kept, output_writer, scratch, cpu, memory)
+            kept = [left.fileno(), judge_end, alive_writer]
+            children["judge"] = self._fork(kept, None, None, max(cpu, 1.0), max(memory, 1024))
+            left.close()
+            right.close()
         for end in (judge_end, program_end, alive_writer, output_writer):
             os.close(end)
-        left.close()
-        right.close()
-        tail, cut, timed_out = self._watch(alive, output, started + seconds)
+        watch = Watch(children["defendant"], scratch, started + float(order["seconds"]), cpu, not self._first)
+        stopped = watch.run(alive, output, self._control.fileno())
         elapsed = time.monotonic() - started
-        statuses = self._bury(defending, judging)
-        more, _ = _drain(output, tail)
+        endings = self._bury(children)
+        watch.drain(output)
         os.close(alive)
         os.close(output)
         self._clean(scratch)
-        text = bytes(tail).decode("utf-8", "replace")
         return {
-            "defendant": statuses.get(defending),
-            "judge": statuses.get(judging),
+            "defendant": endings["defendant"][0],
+            "judge": endings["judge"][0] if "judge" in endings else None,
+            "cpu_seconds": endings["defendant"][1],
             "unconfined": _UNCONFINED,
-            "timed_out": timed_out,
-            "output": f"[truncated: the last {_OUTPUT_CAP >> 10} KiB]\n{text}" if cut or more else text,
+            "stopped": stopped,
+            "output": watch.output(),
             "seconds": elapsed,
         }
 
     def _fork(
-        self, keep: list[int], output: int | None, scratch: str | None, seconds: float, memory: int
+        self, keep: list[int], output: int | None, scratch: str | None, cpu_seconds: float, memory: int
     ) -> int:
+        """A confined child: the defendant where it has a `scratch` folder, else the judge. Keeps `keep` as 3, 4, ..."""
         child = os.fork()
         if child:
             return child
@@ -148,7 +116,8 @@ class Zygote:
             os.closerange(3 + len(kept), 256)
             if scratch is not None:
                 os.chdir(scratch)
-            confine.limit(memory, seconds)
+            if self._layers.rlimits:
+                confine.limit(memory, cpu_seconds)
             confine.restrict(self._layers, self._read, scratch)
             random.seed(0)  # after the fork, which seeds it anew: same program, same verdict
             status = 1
@@ -162,34 +131,16 @@ class Zygote:
         finally:
             os._exit(status)
 
-    def _watch(self, alive: int, output: int, deadline: float) -> tuple[bytearray, bool, bool]:
-        """Collects output until the judge ends, the deadline passes, or the parent is gone."""
-        os.set_blocking(output, False)
-        poller = select.poll()
-        for end in (alive, output, self._control.fileno()):
-            poller.register(end, select.POLLIN | select.POLLHUP)
-        tail, cut = bytearray(), False
-        while True:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return tail, cut, True
-            ready = dict(poller.poll(left * 1000 + 1))
-            if output in ready:
-                more, ended = _drain(output, tail)
-                cut |= more
-                if ended:
-                    poller.unregister(output)
-            if alive in ready or self._control.fileno() in ready:
-                return tail, cut, False
-
-    def _bury(self, *children: int) -> dict[int, int]:
-        for child in children:
+    def _bury(self, children: dict[str, int]) -> dict[str, tuple[int, float]]:
+        """Ends what is left; how each ended, and the seconds of CPU it took."""
+        for child in reversed(children.values()):  # the judge first: the other's end is not for it to see
             for kill in (os.kill, os.killpg):
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     kill(child, signal.SIGKILL)
-        statuses: dict[int, int] = {}
-        for child in children:
-            statuses[child] = os.waitpid(child, 0)[1]
+        endings = {}
+        for name, child in children.items():
+            _, status, usage = os.wait4(child, 0)
+            endings[name] = (status, usage.ru_utime + usage.ru_stime)
         if self._first:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(-1, signal.SIGKILL)  # everything else in this process-id namespace
@@ -198,17 +149,113 @@ class Zygote:
                     os.waitpid(-1, 0)
         elif not self._layers.seccomp:
             _bury_orphans()
-        return statuses
+        return endings
 
     def _clean(self, scratch: str) -> None:
-        try:
+        with contextlib.suppress(OSError):
             os.rmdir(scratch)
-        except OSError:
-            if self._tmpfs:
-                confine.unmount(self._base)
-                self._tmpfs = confine.mount_scratch(self._base)
+            return
+        if self._layers.tmpfs:
+            confine.unmount(self._base)
+            if confine.mount_scratch(self._base):
+                return
+        _remove(scratch)
+
+
+class Watch:
+    """Looks after one program until its check is over: collects its output, ends what uses more than it may.
+
+    `deadline` is wall clock, only the backstop; what counts is `cpu_seconds` of computing by all its threads. `alone`:
+    without namespaces there is no limit of the kernel's on threads and files that concerns one program only, so they
+    are counted here, every 25 ms.
+    """
+
+    def __init__(self, process: int, scratch: str, deadline: float, cpu_seconds: float, alone: bool) -> None:
+        self._process, self._scratch, self._deadline = process, scratch, deadline
+        self._cpu_seconds, self._alone = cpu_seconds, alone
+        self._clock = (~process << 3) | 2  # the kernel's name for the CPU clock of a process
+        self._tail, self._cut = bytearray(), False
+
+    def run(self, alive: int, output: int, control: int) -> str:
+        """Until `alive` is closed by all who hold it or `control` hangs up: "". Else what was used up: wall, cpu, room."""
+        os.set_blocking(output, False)
+        poller = select.poll()
+        for end in (alive, output, control):
+            poller.register(end, select.POLLIN | select.POLLHUP)
+        while True:
+            left = self._deadline - time.monotonic()
+            if left <= 0:
+                return "wall"
+            cpu_left = self._cpu_seconds - self._used()
+            if cpu_left <= 0:
+                return "cpu"
+            if self._alone and self._sprawls():
+                return "room"
+            wait = min(left, max(cpu_left, 0.002), _TURN if self._alone else left)
+            ready = dict(poller.poll(wait * 1000 + 1))
+            if output in ready and self.drain(output):
+                poller.unregister(output)
+            if alive in ready or control in ready:
+                return ""
+
+    def _used(self) -> float:
+        try:
+            return time.clock_gettime(self._clock)
+        except OSError:  # it has ended
+            return 0.0
+
+    def _sprawls(self) -> bool:
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            with open(f"/proc/{self._process}/stat") as file:
+                if int(file.read().rpartition(")")[2].split()[17]) > _MOST_THREADS:
+                    return True
+            count = size = 0
+            for folder, folders, files in os.walk(self._scratch):
+                count += len(folders) + len(files)
+                size += sum(os.lstat(os.path.join(folder, name)).st_size for name in files)
+                if count > _MOST_FILES or size > _MOST_BYTES:
+                    return True
+        return False
+
+    def drain(self, output: int) -> bool:
+        """Reads what is there, at most 1 MiB, and keeps the tail. True at the end of the stream."""
+        for _ in range(16):
+            try:
+                part = os.read(output, 1 << 16)
+            except BlockingIOError:
+                return False
+            if not part:
+                return True
+            self._tail += part
+            if len(self._tail) > _OUTPUT_CAP:
+                del self._tail[: len(self._tail) - _OUTPUT_CAP]
+                self._cut = True
+        return False
+
+    def output(self) -> str:
+        """The tail of what the program printed."""
+        text = bytes(self._tail).decode("utf-8", "replace")
+        return f"[truncated: the last {_OUTPUT_CAP >> 10} KiB]\n{text}" if self._cut else text
+
+
+def _remove(folder: str) -> None:
+    """Removes a folder whatever a program has put there: paths longer than the kernel takes, folders without rights."""
+    count = 0
+    pending = [entry.path for entry in os.scandir(folder)]
+    while pending:
+        path = pending.pop()
+        with contextlib.suppress(OSError):
+            if not os.path.islink(path) and os.path.isdir(path):
+                os.chmod(path, 0o700)
+                for entry in list(os.scandir(path)):
+                    count += 1
+                    pending.append(os.path.join(folder, f".{count}"))
+                    os.rename(entry.path, pending[-1])
+                os.rmdir(path)
             else:
-                shutil.rmtree(scratch, ignore_errors=True)
+                os.unlink(path)
+    with contextlib.suppress(OSError):
+        os.rmdir(folder)
 
 
 def _bury_orphans() -> None:
@@ -226,26 +273,13 @@ def _bury_orphans() -> None:
             os.waitpid(child, 0)
 
 
-def _drain(output: int, tail: bytearray) -> tuple[bool, bool]:
-    """Reads what is there, at most 1 MiB a turn, keeps the tail. Returns (something was cut, end of file)."""
-    cut = False
-    for _ in range(16):
-        try:
-            part = os.read(output, 1 << 16)
-        except BlockingIOError:
-            return cut, False
-        if not part:
-            return cut, True
-        tail += part
-        if len(tail) > _OUTPUT_CAP:
-            del tail[: len(tail) - _OUTPUT_CAP]
-            cut = True
-    return cut, False
-
-
-def _warm_up() -> None:
-    for name in _WARM:
+def _warm_up(preload: list[str], path: list[str]) -> None:
+    sys.path[:0] = path
+    for name in (*_WARM, *preload):
         importlib.import_module(name)
+    del sys.path[: len(path)]
+    judge.trust(preload)
+    codec.know_arrays()
     "".encode("idna")
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         raw = io.FileIO(descriptor, "w", closefd=False)
@@ -258,26 +292,48 @@ def _warm_up() -> None:
     gc.freeze()
 
 
-def main(descriptor: int, base: str) -> None:
-    """The process's whole life. Enters the namespaces first: the zygote proper is then their process 1."""
+def main(descriptor: int, base: str, options: dict[str, Any]) -> None:
+    """The process's whole life. `options`: "mode", and "preload" with the modules' names, "path" where they are.
+
+    Enters the namespaces first: the zygote proper is then their process 1. Under bubblewrap it is that already.
+    """
     os.environ.clear()
     sys.argv[:] = [""]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     control = socket.socket(fileno=descriptor)
-    if confine.enter_namespaces():
+    mode, wrapped = options["mode"], os.getpid() == 1
+    read = landlock.readable() + options["read"]
+    if not wrapped and mode in ("auto", "full") and confine.enter_namespaces():
         child = os.fork()
-        if child:
+        if child:  # stays in the host's mounts, to remove the folder
             control.close()
             os.waitpid(child, 0)
-            confine.unmount(base)
-            with contextlib.suppress(OSError):
-                os.rmdir(base)
+            _remove(base)
             os._exit(0)
         confine.die_with_parent()
-    else:
+    elif not wrapped:
         confine.adopt_orphans()
-    _warm_up()
+    first = os.getpid() == 1
+    mounts = wrapped or (first and confine.own_mounts())
+    root = wrapped or (mounts and confine.private_root(base, read))
+    tmpfs = mounts and confine.mount_scratch(base)
+    try:
+        _warm_up(options["preload"], options["path"])
+    except Exception as error:
+        wire.send(descriptor, {"failed": f"{type(error).__name__}: {error}"[:400]})
+        os._exit(1)
+    layers = Layers(rlimits=False) if mode == "none" else confine.probe(first, root, tmpfs, read)
+    about = asdict(layers) | {
+        "isolation": layers.names(),
+        "full": layers.full,
+        "light": layers.light,
+        "python": platform.python_version(),
+        "preload": options["preload"],
+    }
     with contextlib.suppress(wire.Closed, ConnectionError):
-        Zygote(control, base).serve()
+        wire.send(descriptor, {"ready": about})
+        Zygote(control, base, layers, read).serve()
+    if not first:
+        _remove(base)
     os._exit(0)

@@ -12,6 +12,7 @@ from amenable.errors import SandboxError
 from amenable.records import Failure, Verdict
 from amenable.sandbox import Job, Sandbox
 from amenable.sandbox.outcome import verdict_of
+from amenable.sandbox.provider import Evidence, Limits
 
 
 @pytest.fixture(scope="module")
@@ -265,18 +266,22 @@ def test_the_report_says_what_holds(box: Sandbox) -> None:
 
 def test_outcomes_follow_from_the_evidence() -> None:
     def outcome(events: list[list[object]], **report: object) -> tuple[str, tuple[bool | None, ...]]:
-        base = {"defendant": 9, "judge": 0, "unconfined": 77, "timed_out": False}
-        verdict = verdict_of(["a", "b"], events, base | report, isolation="", timeout=1)
+        base = {"defendant": 9, "judge": 0, "unconfined": 77, "stopped": ""}
+        evidence = Evidence(events, base | report)
+        verdict = verdict_of(["a", "b"], evidence, isolation="", limits=Limits(1, 1, 64))
         return verdict.outcome, verdict.passed
 
     ok, end = ["done", 0, "pass", {}], ["end", False]
     assert outcome([ok, ["done", 1, "pass", {}], end]) == ("pass", (True, True))
     assert outcome([ok, ["done", 1, "died", {}], end], defendant=11) == ("crash", (True, False))
+    assert outcome([ok, ["done", 1, "died", {}]], stopped="wall") == ("timeout", (True, None))
+    assert outcome([ok, ["done", 1, "died", {}]], stopped="room") == ("crash", (True, False))
+    assert outcome([ok], stopped="room") == ("crash", (True, None))
     assert outcome([["done", 0, "died", {}], end], defendant=77 << 8) == ("infra", (None, None))
-    assert outcome([ok, ["start", 1]], timed_out=True) == ("timeout", (True, None))
+    assert outcome([ok, ["start", 1]], stopped="wall") == ("timeout", (True, None))
     assert outcome([ok, ["start", 1]], judge=9) == ("protocol", (True, None))
     assert outcome([], judge=77 << 8) == ("infra", (None, None))
-    assert outcome([["done", 0, "fail", {}], ["start", 1]], timed_out=True) == ("fail", (False, None))
+    assert outcome([["done", 0, "fail", {}], ["start", 1]], stopped="wall") == ("fail", (False, None))
 
 
 def test_no_address_of_an_object_is_in_the_record() -> None:

@@ -1,0 +1,49 @@
+"""What a place where programs run has to offer: `Provider`. Its answer is `Evidence`, from which `outcome` makes a verdict.
+
+`worker.Worker` is the one on this machine (two confined processes); `remote`, `container` and `wasi` hold the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one check may use.
+
+    `seconds` of wall clock for the whole check, only a backstop; `cpu_seconds` of computing, by all threads of the
+    program together; `memory_mb`, MiB of address space.
+    """
+
+    seconds: float
+    cpu_seconds: float
+    memory_mb: int
+
+
+@dataclass
+class Evidence:
+    """All that one check left behind: the judge's events and the report on both processes. Nobody vouches for its form."""
+
+    events: list[Any] = field(default_factory=list)
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+class ProviderFailed(Exception):
+    """The machinery failed, not the program."""
+
+
+class Provider(Protocol):
+    """Holds one check at a time; not for use by two threads at once."""
+
+    about: dict[str, Any]  # once started: "isolation", the layers that hold, "python", "preload"
+
+    def start(self) -> None:
+        """Makes ready; does nothing if it is. Raises SandboxError if this place cannot confine programs as asked."""
+
+    def run(self, program: str, trial: dict[str, Any] | None, limits: Limits) -> Evidence:
+        """One check: `trial` has "setup", "tests", "entry_point"; None runs the program alone. Raises ProviderFailed."""
+
+    def stop(self) -> None:
+        """Ends everything it started and removes its files. May be called again, and `start` after it."""
