@@ -36,7 +36,8 @@ demo: $(READY)
 	$(BIN)/amenable run ilf
 
 lint: $(READY)
-	@$(BIN)/ruff check -q amenable tests
+	@$(BIN)/ruff check -q amenable tests bench
+	@$(BIN)/ruff format -q --check amenable tests bench
 	@$(BIN)/mypy --no-error-summary
 
 unit: $(READY)

@@ -62,9 +62,7 @@ def explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, AmenableError):
         return str(error), error.exit_code
     text = (str(error).strip().splitlines() or [""])[0]
-    if (
-        isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    ) or "No space left" in text:
+    if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or "No space left" in text:
         what = f"the disk is full: {text}"
         return str(StorageError(what, "make room; what was finished is kept")), StorageError.exit_code
     if isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text:

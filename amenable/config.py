@@ -86,9 +86,7 @@ def describe(settings_class: type[Any]) -> list[Row]:
         Row(
             name=field.name,
             type=_type_name(hints[field.name]),
-            default="(required)"
-            if (default := _default(field)) is dataclasses.MISSING
-            else value_text(default),
+            default="(required)" if (default := _default(field)) is dataclasses.MISSING else value_text(default),
             choices=tuple(value_text(choice) for choice in _choices(field, hints[field.name])),
             help=str(field.metadata.get("help", "")),
         )
@@ -129,9 +127,7 @@ def split_override(text: str) -> tuple[str, str]:
     """("key", "value") of "key=value". Errors: ConfigError."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(
-            f"{text!r} is not a setting: it has no key=value", "write key=value, such as seed=1"
-        )
+        raise ConfigError(f"{text!r} is not a setting: it has no key=value", "write key=value, such as seed=1")
     return key.strip(), value.strip()
 
 

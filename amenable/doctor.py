@@ -46,9 +46,7 @@ def _processor() -> list[Finding]:
     amx = torch.cpu._is_amx_tile_supported()
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return [
-        Finding(
-            "cores", f"{cores()} usable of {os.cpu_count()}; torch uses {torch.get_num_threads()} threads"
-        ),
+        Finding("cores", f"{cores()} usable of {os.cpu_count()}; torch uses {torch.get_num_threads()} threads"),
         Finding(
             "AMX bfloat16",
             "yes: sampling runs in bfloat16" if amx else "no: sampling on the CPU runs in float32",
@@ -105,12 +103,8 @@ def _sandbox() -> list[Finding]:
         with Sandbox(workers=1) as box:
             layers = box.report()
     except AmenableError as error:
-        return [
-            Finding("sandbox", f"cannot confine programs: {error.what}", error.fix or "see docs/sandbox.md")
-        ]
+        return [Finding("sandbox", f"cannot confine programs: {error.what}", error.fix or "see docs/sandbox.md")]
     wanted = ("namespaces", "tmpfs", "landlock", "seccomp", "network")
     absent = [name for name in wanted if not layers.get(name)]
-    remedy = (
-        f"this kernel does not grant {', '.join(absent)}: run untrusted models elsewhere" if absent else ""
-    )
+    remedy = f"this kernel does not grant {', '.join(absent)}: run untrusted models elsewhere" if absent else ""
     return [Finding("sandbox", str(layers.get("isolation", "")), remedy)]

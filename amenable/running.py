@@ -40,9 +40,7 @@ def _recipe(name: str) -> Recipe:
     from amenable.recipes import RECIPES
 
     if name not in RECIPES:
-        raise ConfigError(
-            f"there is no recipe {name!r}", f"{nearest(name, RECIPES)} `amenable run` lists them"
-        )
+        raise ConfigError(f"there is no recipe {name!r}", f"{nearest(name, RECIPES)} `amenable run` lists them")
     return RECIPES[name]
 
 
@@ -69,9 +67,7 @@ def evaluate(arguments: list[str], *, debug: bool) -> int:
     if options.help:
         out(recipe_help(recipe, "amenable evaluate MODEL [key=value ...]"))
         return 0
-    if options.first is None or options.first.split("=")[0] in {
-        row.name for row in describe(recipe.settings)
-    }:
+    if options.first is None or options.first.split("=")[0] in {row.name for row in describe(recipe.settings)}:
         raise ConfigError(
             "no model is named",
             "amenable evaluate MODEL: a folder, a Hugging Face id, or a name of `amenable models`",
@@ -118,9 +114,7 @@ def _config_of(folder: Path) -> Path | None:
     if (folder / "config.yaml").is_file():
         return folder / "config.yaml"
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise ConfigError(
-            f"{folder} is not a run folder: it has no config.yaml", "give a new folder with --out"
-        )
+        raise ConfigError(f"{folder} is not a run folder: it has no config.yaml", "give a new folder with --out")
     return None
 
 
@@ -132,9 +126,7 @@ def _make(folder: Path, *, free: bool) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=not free)
     except FileExistsError as error:
-        raise StorageError(
-            f"{folder} was taken by another run just now", "run the same command again"
-        ) from error
+        raise StorageError(f"{folder} was taken by another run just now", "run the same command again") from error
     except OSError as error:
         what = f"{folder} cannot be written: {error.strerror}"
         raise StorageError(what, "give a folder you may write to with --out") from error

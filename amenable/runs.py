@@ -168,4 +168,3 @@ class MetricsLog:
     def close(self) -> None:
         self._file.close()
         self._times.close()
-

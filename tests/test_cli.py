@@ -209,9 +209,7 @@ def test_an_error_in_a_run_is_told_without_a_traceback_and_with_how_to_go_on(
     assert "Traceback" not in told
 
 
-def test_an_error_that_would_come_again_does_not_say_to_go_on(
-    study: Study, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_error_that_would_come_again_does_not_say_to_go_on(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
     study.does = raising(DataError("line 3 has no prompt", "add one"))
     assert main(["run", "small"]) == 3
     assert capsys.readouterr().err == "error: line 3 has no prompt\n  fix: add one\n"

@@ -259,9 +259,7 @@ def test_any_settings_survive_a_file(
     assert resolve(Study, file=file) == settings
 
 
-@pytest.mark.parametrize(
-    "model", ["\x85", "caf\u00e9", "\u2028", "no", "1e-5", "~", "", " a ", "a: b", "'\n\t"]
-)
+@pytest.mark.parametrize("model", ["\x85", "caf\u00e9", "\u2028", "no", "1e-5", "~", "", " a ", "a: b", "'\n\t"])
 def test_awkward_text_survives_a_file(tmp_path: Path, model: str) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(to_yaml(Study(model=model)), encoding="utf-8")

@@ -30,7 +30,11 @@ def test_a_closed_stage_is_read_and_not_computed(tmp_path: Path) -> None:
     first.close()
     again = Run(tmp_path, SETTINGS)
     assert again.has("drafts")
-    assert again.stage("drafts", never) == made == [{"task_id": "a", "passed": [True, None]}, {"task_id": "b", "passed": []}]
+    assert (
+        again.stage("drafts", never)
+        == made
+        == [{"task_id": "a", "passed": [True, None]}, {"task_id": "b", "passed": []}]
+    )
     assert again.stage("empty", never) == []
 
 

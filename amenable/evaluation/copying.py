@@ -60,9 +60,7 @@ class CopyingSummary:
     refinements: int
 
 
-def copying(
-    draft: str, refinement: str, *, feedback: str, solution: str | None = None, ngram: int = 4
-) -> Copying:
+def copying(draft: str, refinement: str, *, feedback: str, solution: str | None = None, ngram: int = 4) -> Copying:
     """Measure one refinement against its draft, the feedback, and the reference solution if there is one."""
     edits = levenshtein(draft, refinement)
     program = normalised(refinement)
@@ -85,9 +83,7 @@ def summarise(
 ) -> CopyingSummary:
     """Means with intervals. `clusters` names each refinement's task, for several refinements a task."""
     if clusters is not None and len(clusters) != len(refinements):
-        raise DataError(
-            f"{len(refinements)} refinements but {len(clusters)} task names.", "give one a refinement."
-        )
+        raise DataError(f"{len(refinements)} refinements but {len(clusters)} task names.", "give one a refinement.")
     tasks = list(clusters) if clusters is not None else None
 
     def mean(values: Sequence[float | bool | None]) -> Estimate:

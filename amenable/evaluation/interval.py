@@ -68,9 +68,7 @@ class Estimate:
         scale, unit = (100.0, " points" if signed else "%") if percent else (1.0, "")
         decimals = 1 if percent else _decimals(self.value, self.high - self.low)
         sign = "+" if signed else ""
-        value, low, high = (
-            _fixed(scale * number, sign, decimals) for number in (self.value, self.low, self.high)
-        )
+        value, low, high = (_fixed(scale * number, sign, decimals) for number in (self.value, self.low, self.high))
         return f"{value}{unit}", f"[{low}, {high}]" if self.has_interval else "", f"n={self.n}"
 
     def text(self, *, percent: bool = False, signed: bool = False) -> str:
@@ -122,9 +120,7 @@ def bootstrap_mean(
     array = _checked(values, "values", share=share, low=0.0)
     _check_settings(resamples, level)
     if array.ndim != 1:
-        raise DataError(
-            f"values have shape {array.shape}, expected one number a task.", "average samples first."
-        )
+        raise DataError(f"values have shape {array.shape}, expected one number a task.", "average samples first.")
     sums, sizes = array, np.ones_like(array)
     method = "bootstrap over tasks"
     if clusters is not None:
@@ -207,9 +203,7 @@ def _unanimous(value: float, n: int, *, level: float, bounds: tuple[float, float
 def _by_cluster(values: Floats, clusters: Sequence[Hashable]) -> tuple[Floats, Floats]:
     """Sum and size of every cluster, in order of first appearance."""
     if len(clusters) != len(values):
-        raise DataError(
-            f"{len(values)} values but {len(clusters)} cluster labels.", "give one label a value."
-        )
+        raise DataError(f"{len(values)} values but {len(clusters)} cluster labels.", "give one label a value.")
     number = {label: index for index, label in enumerate(dict.fromkeys(clusters))}
     member = np.array([number[label] for label in clusters], dtype=np.int64)
     sums = np.bincount(member, weights=values, minlength=len(number)).astype(np.float64)
@@ -221,13 +215,9 @@ def _checked(values: ArrayLike, name: str, *, share: bool, low: float) -> Floats
     array = np.asarray(values, dtype=np.float64)
     bad = int(np.size(array) - np.isfinite(array).sum())
     if bad:
-        raise DataError(
-            f"{bad} of {array.size} numbers in {name} are not finite.", "exclude and count the missing."
-        )
+        raise DataError(f"{bad} of {array.size} numbers in {name} are not finite.", "exclude and count the missing.")
     if share and array.size and (array.min() < low or array.max() > 1):
-        raise DataError(
-            f"{name}: shares between {array.min():g} and {array.max():g}.", "give numbers in [0, 1]."
-        )
+        raise DataError(f"{name}: shares between {array.min():g} and {array.max():g}.", "give numbers in [0, 1].")
     return array
 
 

@@ -77,9 +77,7 @@ def pass_at_k(n: ArrayLike, c: ArrayLike, k: int) -> NDArray[np.float64]:
             f"draw at least {k} samples, or ask for a smaller k.",
         )
     if bool(np.any((right < 0) | (right > total))):
-        raise ConfigError(
-            "a task has more passing samples than samples, or fewer than 0.", "count 0 <= c <= n."
-        )
+        raise ConfigError("a task has more passing samples than samples, or fewer than 0.", "count 0 <= c <= n.")
     all_fail = np.ones(total.shape)
     for j in range(k):
         all_fail = all_fail * np.maximum(total - right - j, 0) / (total - j)
@@ -115,9 +113,7 @@ def evaluate_passes(
     most = max((len(samples) for samples in passed), default=0)
     for k in ks:
         if passed and k > most:
-            raise ConfigError(
-                f"pass@{k} was asked of {most} samples a task.", f"use k <= {most}, or draw more."
-            )
+            raise ConfigError(f"pass@{k} was asked of {most} samples a task.", f"use k <= {most}, or draw more.")
     per_task = {k: _per_task(passed, k) for k in ks}
     pass_at = {
         k: bootstrap_mean(values[~np.isnan(values)], share=True, seed=seed, resamples=resamples, level=level)
@@ -159,9 +155,7 @@ def compare_passes_over_seeds(
     sides = [[_per_task(passed, k) for passed in side] for side in (before, after)]
     lengths = {len(values) for side in sides for values in side}
     if len(lengths) != 1:
-        raise DataError(
-            f"the models were evaluated on {sorted(lengths)} tasks.", "evaluate all on the same tasks."
-        )
+        raise DataError(f"the models were evaluated on {sorted(lengths)} tasks.", "evaluate all on the same tasks.")
     old, new = (np.stack(side, axis=1) for side in sides)  # (tasks, seeds)
     kept: NDArray[np.bool_] = ~np.isnan(np.concatenate([old, new], axis=1)).any(axis=1, keepdims=True)[:, 0]
     old, new = old[kept], new[kept]

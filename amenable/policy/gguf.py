@@ -147,9 +147,7 @@ def _read(source: Path) -> tuple[_Metadata, dict[str, Any]]:
     return meta, {tensor.name: tensor for tensor in reader.tensors}
 
 
-def _plan(
-    tensors: Mapping[str, Any], architecture: str, meta: _Metadata
-) -> tuple[dict[str, _Source], bool]:
+def _plan(tensors: Mapping[str, Any], architecture: str, meta: _Metadata) -> tuple[dict[str, _Source], bool]:
     """Which tensor of the file gives which of the folder, and whether input and output matrix are tied."""
     heads = int(meta[f"{architecture}.attention.head_count"])
     kv_heads = int(meta.get(f"{architecture}.attention.head_count_kv", heads))
@@ -189,9 +187,7 @@ def _are_copies(a: _Source, b: _Source, rows: int = 1024) -> bool:
     return bool(np.linalg.norm(x - y) < _SAME_MATRIX * np.linalg.norm(x))
 
 
-def _config(
-    meta: _Metadata, architecture: str, plan: Mapping[str, _Source], *, tied: bool
-) -> dict[str, Any]:
+def _config(meta: _Metadata, architecture: str, plan: Mapping[str, _Source], *, tied: bool) -> dict[str, Any]:
     """config.json, in the fields of the official ones."""
     scaling = meta.get(f"{architecture}.rope.scaling.type", "none")
     if scaling != "none":
@@ -271,9 +267,7 @@ def _stored(plan: Mapping[str, _Source], dtype: StoredType) -> Iterator[tuple[st
     for name, source in plan.items():
         values = source.values("<f2" if dtype == "float16" else "<f4")
         if not np.isfinite(values).all():
-            raise ModelError(
-                f"'{name}' has values that are not finite in {dtype}", "convert with dtype='float32'"
-            )
+            raise ModelError(f"'{name}' has values that are not finite in {dtype}", "convert with dtype='float32'")
         yield name, values
 
 

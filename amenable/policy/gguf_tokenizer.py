@@ -29,9 +29,7 @@ _QWEN2_SPLIT = (
 _FIX = "use the model's Hugging Face folder or hub id"
 
 
-def build_tokenizer(
-    meta: Mapping[str, Any], *, source: Path, qwen2: bool
-) -> tuple[Tokenizer, dict[str, Any]]:
+def build_tokenizer(meta: Mapping[str, Any], *, source: Path, qwen2: bool) -> tuple[Tokenizer, dict[str, Any]]:
     """The tokenizer, and its tokenizer_config.json. `source` is named in errors.
 
     Errors: ModelError if the tokenizer is not a byte-level BPE, splits by an unknown scheme, puts a token
@@ -56,9 +54,7 @@ def build_tokenizer(
     return tokenizer, _tokenizer_config(meta, tokens, control, qwen2=qwen2)
 
 
-def _tokenizer_config(
-    meta: Mapping[str, Any], tokens: list[str], control: list[str], *, qwen2: bool
-) -> dict[str, Any]:
+def _tokenizer_config(meta: Mapping[str, Any], tokens: list[str], control: list[str], *, qwen2: bool) -> dict[str, Any]:
     """Named tokens, chat template and length limit (in tokens)."""
     named: dict[str, str | None] = {}
     for name, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown")):

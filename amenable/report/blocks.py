@@ -35,9 +35,7 @@ def block_html(block: Block) -> str:
             return _figure(block.title, bars_figure(block), block.caption)
         case Curves():
             numbers = f"<details><summary>The numbers</summary>{_scroll(_curve_table(block))}</details>"
-            return _figure(
-                block.title, curves_figure(block) + (numbers if block.series else ""), block.caption
-            )
+            return _figure(block.title, curves_figure(block) + (numbers if block.series else ""), block.caption)
         case Table():
             return _figure(block.title, _scroll(table_html(block)), block.note)
         case Cards():
@@ -57,9 +55,7 @@ def table_html(block: Table) -> str:
     )
     body = ""
     for row in block.rows:
-        cells = [
-            _cell(cell, item, first=not i) for i, (cell, item) in enumerate(zip(row, columns, strict=True))
-        ]
+        cells = [_cell(cell, item, first=not i) for i, (cell, item) in enumerate(zip(row, columns, strict=True))]
         body += f"<tr>{''.join(cells)}</tr>"
     if not block.rows:
         body = f'<tr><td class="empty" colspan="{max(1, len(columns))}">No rows.</td></tr>'
@@ -100,9 +96,7 @@ def _curve_table(block: Curves) -> str:
         for index, (x, y) in enumerate(zip(series.xs, series.ys, strict=True)):
             band = ""
             if series.lows is not None and series.highs is not None:
-                low, high = (
-                    number_text(side[index], percent=block.percent) for side in (series.lows, series.highs)
-                )
+                low, high = (number_text(side[index], percent=block.percent) for side in (series.lows, series.highs))
                 band = f"[{low}, {high}]"
             rows.append((series.name, float(x), float(y), band))
     columns: list[str | Column] = [
@@ -171,9 +165,7 @@ def _card(card: SampleCard, block: Cards) -> str:
         fields.append(_field(label, f"<pre>{escaped(card.refinement or card.draft or '')}</pre>"))
     if card.verdict is not None:
         fields.append(
-            _verdict(
-                card.verdict, f" on the {block.refinement_label.lower()}" if card.draft is not None else ""
-            )
+            _verdict(card.verdict, f" on the {block.refinement_label.lower()}" if card.draft is not None else "")
         )
     return (
         f'<details class="card" data-arm="{attribute(card.arm)}" data-outcome="{outcome}">'

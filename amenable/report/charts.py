@@ -81,9 +81,7 @@ def _bar_shape(bar: Bar, marks: Sequence[float]) -> str:
     estimate, parts = bar.estimate, []
     if math.isfinite(estimate.value):
         start, end = sorted((_share(0.0, marks), _share(estimate.value, marks)))
-        parts.append(
-            f'<rect x="{start:.2f}%" width="{end - start:.2f}%" y="50%" height="20" {_LIFT} class="fill"/>'
-        )
+        parts.append(f'<rect x="{start:.2f}%" width="{end - start:.2f}%" y="50%" height="20" {_LIFT} class="fill"/>')
     if bar.published is not None and math.isfinite(bar.published):
         x = _percent(bar.published, marks)
         parts.append(f'<rect x="{x}" width="2.5" y="50%" height="28" {_MARK} class="published"/>')
@@ -98,9 +96,7 @@ def _bar_shape(bar: Bar, marks: Sequence[float]) -> str:
 def curves_figure(block: Curves) -> str:
     """A figure of lines with bands, ticks on both axes, a legend that wraps."""
     xs = finite(x for series in block.series for x in series.xs)
-    ys = finite(
-        y for series in block.series for part in (series.ys, series.lows, series.highs) for y in part or ()
-    )
+    ys = finite(y for series in block.series for part in (series.ys, series.lows, series.highs) for y in part or ())
     if not xs or not ys:
         return '<p class="empty">No data.</p>'
     across = ticks(min(xs), max(xs), most=6)
@@ -114,8 +110,7 @@ def curves_figure(block: Curves) -> str:
         _last(series, percent=block.percent) for series in block.series
     )
     legend = "".join(
-        f'<li><svg class="swatch" aria-hidden="true">{_swatch(series, number)}</svg>'
-        f"{escaped(series.name)}</li>"
+        f'<li><svg class="swatch" aria-hidden="true">{_swatch(series, number)}</svg>{escaped(series.name)}</li>'
         for number, series in enumerate(block.series)
     )
     return (
@@ -176,8 +171,7 @@ def _line(series: Series, number: int, across: Sequence[float], up: Sequence[flo
         for x, y in points:
             words = f"{series.name}: {number_text(y, percent=block.percent)} at {number_text(x)}"
             parts.append(
-                f'<path d="M{_point(x, y, across, up)}h0" class="dot {colour}">'
-                f"<title>{escaped(words)}</title></path>"
+                f'<path d="M{_point(x, y, across, up)}h0" class="dot {colour}"><title>{escaped(words)}</title></path>'
             )
     return "".join(parts)
 

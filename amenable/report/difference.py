@@ -32,9 +32,7 @@ def difference(before: str, after: str, *, labels: tuple[str, str] = ("Draft", "
     for kind, i, i_end, j, j_end in operations:
         if kind == "equal":
             rows += [
-                _row(
-                    _cell("same", i + k, escaped(old[i + k])), _cell("same again", j + k, escaped(new[j + k]))
-                )
+                _row(_cell("same", i + k, escaped(old[i + k])), _cell("same again", j + k, escaped(new[j + k])))
                 for k in range(i_end - i)
             ]
             continue
@@ -91,9 +89,7 @@ def _pairs(old: Sequence[str], new: Sequence[str]) -> list[tuple[int | None, int
 
 def _similarity(old: str, new: str) -> float:
     """Share of tokens in common, 0 for lines that are not worth pairing."""
-    ratio = SequenceMatcher(
-        None, _TOKEN.findall(old.strip()), _TOKEN.findall(new.strip()), autojunk=False
-    ).ratio()
+    ratio = SequenceMatcher(None, _TOKEN.findall(old.strip()), _TOKEN.findall(new.strip()), autojunk=False).ratio()
     return ratio if ratio >= _ALIKE else 0.0
 
 

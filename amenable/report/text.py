@@ -21,13 +21,8 @@ def table_text(table: Table) -> str:
     """The table with its title above and its note below; numbers to the right, text to the left."""
     columns = [column(item) for item in table.columns]
     cells = [[_line(item.name) for item in columns]]
-    cells += [
-        [_line(cell_text(cell, item)) for cell, item in zip(row, columns, strict=True)] for row in table.rows
-    ]
-    right = [
-        any(isinstance(row[index], int | float | Estimate) for row in table.rows)
-        for index in range(len(columns))
-    ]
+    cells += [[_line(cell_text(cell, item)) for cell, item in zip(row, columns, strict=True)] for row in table.rows]
+    right = [any(isinstance(row[index], int | float | Estimate) for row in table.rows) for index in range(len(columns))]
     widths = [max(cell_len(row[index]) for row in cells) for index in range(len(columns))]
     lines = [_row(row, widths, right) for row in cells]
     lines.insert(1, "  ".join("─" * width for width in widths))

@@ -31,25 +31,19 @@ _CLOSE = ("isclose", "allclose", "approx", "is_close", "assertAlmostEqual")
 
 def names_in(tree: ast.AST) -> set[str]:
     """Every name that the tree reads."""
-    return {
-        node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
-    }
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
 
 
 def attribute_bases(tree: ast.AST) -> set[str]:
     """Names used as in `math.isclose`: the thing before the dot."""
     return {
-        node.value.id
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+        node.value.id for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
     }
 
 
 def call_under_test(tree: ast.AST, program: Collection[str], entry_point: str) -> ast.Call | None:
     """The outermost call of the entry point, or else of any name of the program, in reading order."""
-    calls = [
-        node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-    ]
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
     for wanted in ({entry_point}, program):
         for node in calls:  # ast.walk goes breadth first: outer before inner
             if isinstance(node.func, ast.Name) and node.func.id in wanted:
@@ -60,10 +54,7 @@ def call_under_test(tree: ast.AST, program: Collection[str], entry_point: str) -
 def leans_on_program(tree: ast.AST, subject: ast.expr, program: Collection[str]) -> bool:
     """True if the condition uses the program anywhere outside the part of it that is under test."""
     inside = {id(node) for node in ast.walk(subject)}
-    return any(
-        isinstance(node, ast.Name) and node.id in program and id(node) not in inside
-        for node in ast.walk(tree)
-    )
+    return any(isinstance(node, ast.Name) and node.id in program and id(node) not in inside for node in ast.walk(tree))
 
 
 def shared_arguments(tree: ast.AST, call: ast.Call | None) -> set[str]:
@@ -114,11 +105,7 @@ def take_apart(condition: ast.expr, program: Collection[str], entry_point: str) 
     if isinstance(condition, ast.UnaryOp) and isinstance(condition.op, ast.Not):
         return Assertion(condition, call, wanted="a false value")
     if isinstance(condition, ast.Call) and len(condition.args) >= 2:
-        name = (
-            condition.func.attr
-            if isinstance(condition.func, ast.Attribute)
-            else getattr(condition.func, "id", "")
-        )
+        name = condition.func.attr if isinstance(condition.func, ast.Attribute) else getattr(condition.func, "id", "")
         if name in _CLOSE and call is not None and call is not condition:
             first = any(node is call for node in ast.walk(condition.args[0]))
             return Assertion(condition, call, target=condition.args[1 if first else 0])

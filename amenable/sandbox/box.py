@@ -118,9 +118,7 @@ class Sandbox:
         """
         return self._checked(Job(program, (), timeout=timeout, cpu_seconds=cpu_seconds))
 
-    def check_many(
-        self, jobs: Sequence[Job], progress: Callable[[int, int], None] | None = None
-    ) -> list[Verdict]:
+    def check_many(self, jobs: Sequence[Job], progress: Callable[[int, int], None] | None = None) -> list[Verdict]:
         """The verdicts on many programs, in order, all workers busy. `progress(done, total)` after each."""
         for job in jobs:
             _validate(job)
@@ -214,9 +212,7 @@ def _validate(job: Job) -> None:
     for source in (*job.tests, job.setup):
         problem = _problem(source)
         if problem:
-            raise SandboxError(
-                f"a test is not Python: {source[:80]!r}: {problem}", "correct the test or leave it out"
-            )
+            raise SandboxError(f"a test is not Python: {source[:80]!r}: {problem}", "correct the test or leave it out")
     if not fits({"setup": job.setup, "tests": list(job.tests), "entry_point": job.entry_point}):
         raise SandboxError("the tests are longer than 1 MiB", "split them into several checks")
 

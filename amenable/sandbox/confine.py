@@ -185,7 +185,9 @@ def restrict(layers: Layers, read: list[str], scratch: str | None) -> None:
     """Confines the calling process by every layer in `layers`. Raises OSError: then nothing may be run."""
     _libc.prctl(38, 1, 0, 0, 0)  # no_new_privs
     _drop_capabilities()
-    if layers.rlimits and layers.namespaces:  # the count is per user namespace; without one it would be the whole user's
+    if (
+        layers.rlimits and layers.namespaces
+    ):  # the count is per user namespace; without one it would be the whole user's
         resource.setrlimit(resource.RLIMIT_NPROC, (64, 64))
     if layers.landlock:
         landlock.restrict(read, scratch)

@@ -161,9 +161,7 @@ class Room:
                 updates = [[i, after.content(shared[i])] for i in changed]
             wire.send(self._descriptor, ["ok", updates, after.node(result)])
         except (CodecError, wire.FrameTooLarge, RecursionError) as error:
-            self._send_error(
-                {"type": "ValueError", "message": f"the result cannot be handed over: {error}"[:300]}
-            )
+            self._send_error({"type": "ValueError", "message": f"the result cannot be handed over: {error}"[:300]})
         except MemoryError as error:
             self.reply_error(error)
 
@@ -183,9 +181,7 @@ class Room:
 
     def reply_error(self, error: BaseException) -> None:
         """Reports an exception as text: type, its builtin base types, message, line of the program."""
-        kinds = [
-            kind.__name__ for kind in type(error).__mro__ if getattr(builtins, kind.__name__, None) is kind
-        ]
+        kinds = [kind.__name__ for kind in type(error).__mro__ if getattr(builtins, kind.__name__, None) is kind]
         line = _line_of(error)
         error.__traceback__ = None
         try:

@@ -32,9 +32,7 @@ class Handle:
     _amenable_plain: list[Any]
 
     def __init__(self, session: Session, number: int, kind: str, plain: list[Any]) -> None:
-        for name, value in zip(
-            ("session", "number", "kind", "plain"), (session, number, kind, plain), strict=True
-        ):
+        for name, value in zip(("session", "number", "kind", "plain"), (session, number, kind, plain), strict=True):
             object.__setattr__(self, f"_amenable_{name}", value)
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:

@@ -197,9 +197,7 @@ class Judge:
             failure.setdefault("call", "")
         report = getattr(error, "amenable_report", {})
         line, line_source = report.get("line"), report.get("source")
-        failure["error"] = _said(
-            report.get("type") or type(error).__name__, report.get("message", str(error))
-        )
+        failure["error"] = _said(report.get("type") or type(error).__name__, report.get("message", str(error)))
         failure["line"] = line if type(line) is int else None
         failure["source"] = line_source[:200] if isinstance(line_source, str) else ""
         return failure
@@ -207,9 +205,7 @@ class Judge:
 
 def _changeable(value: object) -> bool:
     """True for what a program could change through an argument."""
-    return not (
-        value is None or callable(value) or isinstance(value, str | bytes | int | float | types.ModuleType)
-    )
+    return not (value is None or callable(value) or isinstance(value, str | bytes | int | float | types.ModuleType))
 
 
 def _said(kind: object, message: object) -> str:
@@ -224,9 +220,7 @@ def kind_of(error: BaseException) -> str:
         return "unjudged"
     if isinstance(error, MemoryError):
         return "memory"
-    if str(getattr(error, "amenable_report", {}).get("message", "")).startswith(
-        "the result cannot be handed over"
-    ):
+    if str(getattr(error, "amenable_report", {}).get("message", "")).startswith("the result cannot be handed over"):
         return "protocol"
     return "fail"
 

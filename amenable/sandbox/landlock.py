@@ -82,9 +82,7 @@ def restrict(read: list[str], write: str | None) -> None:
         _add(ruleset, path, _READ_FILE | _READ_DIR)
     _add(ruleset, "/dev/null", (_READ_FILE | _WRITE_FILE | _TRUNCATE) & rights)
     if write is not None:
-        _add(
-            ruleset, write, rights & ~1 & ~(1 << 6 | 1 << 9 | 1 << 10 | 1 << 11)
-        )  # no exec, devices, sockets, fifos
+        _add(ruleset, write, rights & ~1 & ~(1 << 6 | 1 << 9 | 1 << 10 | 1 << 11))  # no exec, devices, sockets, fifos
     if _libc.syscall(_RESTRICT, ruleset, 0):
         raise OSError(ctypes.get_errno(), "landlock_restrict_self")
     os.close(ruleset)

@@ -129,9 +129,7 @@ def _death(report: dict[str, Any]) -> tuple[Outcome, bool | None]:
     status = report.get("defendant")
     if report.get("stopped") in _OUT_OF_TIME:
         return "timeout", None  # killed by the zygote, and the judge saw it
-    if not isinstance(status, int) or (
-        os.WIFEXITED(status) and os.WEXITSTATUS(status) == report.get("unconfined")
-    ):
+    if not isinstance(status, int) or (os.WIFEXITED(status) and os.WEXITSTATUS(status) == report.get("unconfined")):
         return "infra", None
     if _out_of_cpu(status):
         return "timeout", None
@@ -152,9 +150,7 @@ def _interrupted(report: dict[str, Any], judging: bool) -> Outcome:
     return "protocol" if judging else "infra"  # a judge that breaks was broken by what it was sent
 
 
-def _failure(
-    found: dict[str, Any], test: str, outcome: Outcome, report: dict[str, Any], limits: Limits
-) -> Failure:
+def _failure(found: dict[str, Any], test: str, outcome: Outcome, report: dict[str, Any], limits: Limits) -> Failure:
     error = str(found.get("error", ""))
     if outcome == "timeout":
         error = f"timeout: no answer within {limits.seconds:g} s"

@@ -37,7 +37,10 @@ zygote.main(int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[4]))
 _START_SECONDS = 30.0
 _GRACE_SECONDS = 2.0
 _EVENT_CAP = 64 << 10
-_LAYERS = {"light": ("landlock", "seccomp", "network"), "full": ("namespaces", "root", "landlock", "seccomp", "network")}
+_LAYERS = {
+    "light": ("landlock", "seccomp", "network"),
+    "full": ("namespaces", "root", "landlock", "seccomp", "network"),
+}
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
@@ -153,9 +156,7 @@ class Worker:
         """Ends the zygote and with it everything it started; removes its folder."""
         if self._control is not None:
             with contextlib.suppress(OSError):
-                self._control.shutdown(
-                    socket.SHUT_RDWR
-                )  # also where a fork of this process still holds a copy
+                self._control.shutdown(socket.SHUT_RDWR)  # also where a fork of this process still holds a copy
             self._control.close()
             self._control = None
         if self._process is not None:
@@ -190,7 +191,9 @@ def _places(modules: Sequence[str]) -> tuple[list[str], list[str]]:
     for name in modules:
         spec = importlib.util.find_spec(name) if name.isidentifier() else None
         if spec is None or spec.origin is None:
-            raise SandboxError(f"preload={name!r}: there is no such module here", f"pip install {name}, or leave it out")
+            raise SandboxError(
+                f"preload={name!r}: there is no such module here", f"pip install {name}, or leave it out"
+            )
         place = Path(spec.origin).resolve()
         place = place.parent if spec.submodule_search_locations else place
         path.append(str(place.parent))

@@ -98,9 +98,7 @@ class Zygote:
             "seconds": elapsed,
         }
 
-    def _fork(
-        self, keep: list[int], output: int | None, scratch: str | None, cpu_seconds: float, memory: int
-    ) -> int:
+    def _fork(self, keep: list[int], output: int | None, scratch: str | None, cpu_seconds: float, memory: int) -> int:
         """A confined child: the defendant where it has a `scratch` folder, else the judge. Keeps `keep` as 3, 4, ..."""
         child = os.fork()
         if child:

@@ -205,9 +205,7 @@ def _tests(row: Mapping[str, Any], where: str) -> tuple[str, ...]:
     return tuple(unix_newlines(test).strip() for test in tests)
 
 
-def _entry_point(
-    row: Mapping[str, Any], tests: tuple[str, ...], solution: str, setup: str, where: str
-) -> str:
+def _entry_point(row: Mapping[str, Any], tests: tuple[str, ...], solution: str, setup: str, where: str) -> str:
     given = field(row, "entry_point", where, "")
     if given and not given.isidentifier():
         what = f"{where}: field `entry_point` is {given!r}, not the name of a function."

@@ -82,9 +82,7 @@ def test_refuses_the_impossible() -> None:
 
 
 def test_missing_is_excluded_and_counted() -> None:
-    table = evaluate_passes(
-        [[True, None, False], [None, None, None], [False, False, True], [None, True, None]], [1, 2]
-    )
+    table = evaluate_passes([[True, None, False], [None, None, None], [False, False, True], [None, True, None]], [1, 2])
     assert (table.tasks, table.samples, table.missing) == (4, 12, 6)
     assert table.excluded == {1: 1, 2: 2}
     assert table.pass_at[1].value == pytest.approx((1 / 2 + 1 / 3 + 1) / 3)

@@ -57,7 +57,7 @@ def test_other_parameters_are_another_question(tmp_path: Path) -> None:
 
 FAULTS = {
     "drops": lambda connection: dropped(connection),
-    "truncates": lambda connection: b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{\"choices\": [",
+    "truncates": lambda connection: b'HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{"choices": [',
     "floods": flooded,
     "is no HTTP": lambda connection: b"\x00\xff\x00 hello\r\n\r\n",
     "says 500": lambda connection: http(500, "no"),

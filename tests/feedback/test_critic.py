@@ -41,7 +41,10 @@ def test_the_words_of_a_real_verdict(body: str, says: str) -> None:
 def test_nothing_is_said_of_what_passed_or_is_missing() -> None:
     assert in_words(Verdict("pass", (True,))) is None
     assert in_words(Verdict("infra", (None,), Failure("assert f(1)"))) is None
-    assert in_words(Verdict("fail", (False,), Failure("assert f(1)"))) == "The code is incorrect. This fails: `assert f(1)`."
+    assert (
+        in_words(Verdict("fail", (False,), Failure("assert f(1)")))
+        == "The code is incorrect. This fails: `assert f(1)`."
+    )
 
 
 def test_people_speak_only_of_the_drafts_they_saw() -> None:

@@ -63,7 +63,12 @@ def broken(how: str) -> Any:
             return None
         if how == "is text":
             return "7.0"
-        values[at] = {"is NaN": float("nan"), "is infinite": float("inf"), "holds text": "7", "holds a list": [1.0]}.get(how)
+        values[at] = {
+            "is NaN": float("nan"),
+            "is infinite": float("inf"),
+            "holds text": "7",
+            "holds a list": [1.0],
+        }.get(how)
         return values
 
     return function
@@ -84,7 +89,9 @@ WORDS = {
 
 
 @pytest.mark.parametrize("how", WORDS)
-def test_the_sample_to_blame_is_named_saved_and_missing(how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_sample_to_blame_is_named_saved_and_missing(
+    how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     began = time.monotonic()
     assert score(broken(how), tmp_path, timeout=0.3) == [4.0, None, 4.0]
     assert time.monotonic() - began < 3

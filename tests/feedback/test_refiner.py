@@ -34,7 +34,10 @@ def test_a_model_with_template_gets_a_turn_and_an_answer_that_has_begun() -> Non
     without = PromptedRefiner(policy, Decoding()).prompt(TASK, "code", "")
     assert "FEEDBACK" not in without
     assert "feedback" not in without
-    assert PromptedRefiner(policy, Decoding(), "paper").prompt(TASK, "code", "") == refinement_prompt("code", "") + TASK.prompt
+    assert (
+        PromptedRefiner(policy, Decoding(), "paper").prompt(TASK, "code", "")
+        == refinement_prompt("code", "") + TASK.prompt
+    )
 
 
 def test_n_candidates_a_draft_in_order() -> None:

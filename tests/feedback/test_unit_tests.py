@@ -13,9 +13,7 @@ from amenable.records import Task, Verdict
 from amenable.sandbox import Job, Sandbox
 
 
-def task(
-    name: str = "double", tests: tuple[str, ...] = ("assert f(2) == 4",), solution: str | None = None
-) -> Task:
+def task(name: str = "double", tests: tuple[str, ...] = ("assert f(2) == 4",), solution: str | None = None) -> Task:
     return Task(name, prompt="", tests=tests, entry_point="f", solution=solution)
 
 

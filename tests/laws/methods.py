@@ -12,9 +12,7 @@ import amenable.method
 from amenable.method.imitation import Example, Imitation
 
 BUILDERS: dict[str, Callable[[], Any]] = {
-    "Imitation": lambda: Imitation(
-        [Example(f"q{i}", f"a{i * i}") for i in range(6)], epochs=3, batch_size=3, seed=1
-    ),
+    "Imitation": lambda: Imitation([Example(f"q{i}", f"a{i * i}") for i in range(6)], epochs=3, batch_size=3, seed=1),
 }
 
 

@@ -38,7 +38,9 @@ def test_one_passing_refinement_a_task_at_random() -> None:
         counts[kept[0].completion] += 1
     assert set(counts) == {"c0", "c1"}
     assert 60 < counts["c0"] < 140
-    assert ilf.imitation_examples(ilf.accepted(found, seed=0))[1] == Example(C.prompt, "c5" + ilf.END_OF_BODY, eos=False)
+    assert ilf.imitation_examples(ilf.accepted(found, seed=0))[1] == Example(
+        C.prompt, "c5" + ilf.END_OF_BODY, eos=False
+    )
 
 
 def test_nothing_accepted_is_an_error() -> None:

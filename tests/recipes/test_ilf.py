@@ -23,7 +23,15 @@ from amenable.recipes import ilf
 from amenable.recipes.ilf import ILFSettings, material
 from amenable.report.text import report_text
 
-SMALL = {"samples": 6, "refinements": 6, "k": (1, 6), "max_tokens": 24, "epochs": 4, "learning_rate": 3e-3, "threads": 1}
+SMALL = {
+    "samples": 6,
+    "refinements": 6,
+    "k": (1, 6),
+    "max_tokens": 24,
+    "epochs": 4,
+    "learning_rate": 3e-3,
+    "threads": 1,
+}
 
 
 def settings_for(model: Path, tasks: Path, **changes: object) -> ILFSettings:
@@ -78,12 +86,25 @@ def test_a_study_on_ones_own_tasks(writer: Path, tasks_file: Path, tmp_path: Pat
 def test_a_study_killed_at_any_time_resumes_to_the_same_bits(writer: Path, tasks_file: Path, tmp_path: Path) -> None:
     """SIGKILL at several moments through the command line; same model, same samples as a run that was left alone."""
     keys = [f"{key}={','.join(map(str, v)) if isinstance(v, tuple) else v}" for key, v in SMALL.items()]
-    keys += [f"model={writer}", f"task={tasks_file}", "controls=false", "checkpoint_every=1", "epochs=12", "feedback=tests"]
+    keys += [
+        f"model={writer}",
+        f"task={tasks_file}",
+        "controls=false",
+        "checkpoint_every=1",
+        "epochs=12",
+        "feedback=tests",
+    ]
     command = [sys.executable, "-m", "amenable", "run", "ilf", *[key for key in keys if key != "epochs=4"]]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True, capture_output=True, env=environment)
     cut, kills = tmp_path / "cut", 0
-    watched = ("samples.jsonl", "round-1/metrics.jsonl", "round-1/checkpoint-3", "round-1/checkpoint-5", "round-1/model")
+    watched = (
+        "samples.jsonl",
+        "round-1/metrics.jsonl",
+        "round-1/checkpoint-3",
+        "round-1/checkpoint-5",
+        "round-1/model",
+    )
     for name in watched:
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         process = subprocess.Popen([*command, "--out", str(cut)], env=environment, **quiet)
@@ -124,7 +145,9 @@ def test_a_persons_feedback_on_given_drafts_and_its_controls(writer: Path, tasks
         ilf.run(replace(settings, imitate=target, controls=False), tmp_path / target)
 
 
-def test_a_model_behind_a_server_is_the_critic_and_is_asked_once(writer: Path, tasks_file: Path, tmp_path: Path) -> None:
+def test_a_model_behind_a_server_is_the_critic_and_is_asked_once(
+    writer: Path, tasks_file: Path, tmp_path: Path
+) -> None:
     settings = settings_for(writer, tasks_file, feedback="llm", controls=False)
     with serving(lambda n, request, _: answer(f" Look at sign {n}. ") if n != 1 else http(503)) as server:
         settings = replace(settings, critic=f"some/model@{server.url}")
@@ -145,7 +168,9 @@ def test_an_adapter_is_saved_as_one_and_evaluated_by_its_folder(writer: Path, ta
     model = folder / "round-1" / "model"
     assert (model / "adapter_config.json").exists()
     assert not (model / "model.safetensors").exists()
-    code = main(["evaluate", str(model), f"task={tasks_file}", "n=3", "k=1,3", "max_tokens=24", "--out", str(tmp_path / "e")])
+    code = main(
+        ["evaluate", str(model), f"task={tasks_file}", "n=3", "k=1,3", "max_tokens=24", "--out", str(tmp_path / "e")]
+    )
     assert code == 0
     assert (tmp_path / "e" / "report.html").exists()
 

@@ -230,9 +230,7 @@ def test_verdicts_are_told() -> None:
 def test_the_samples_read_without_scripts() -> None:
     cards = [SampleCard(f"t/{i}", arm="ab"[i % 2], verdict=Verdict("pass", (True,))) for i in range(45)]
     tags = parsed(render(report(Cards("c", cards)))).tags
-    details = [
-        attributes for tag, attributes in tags if tag == "details" and attributes.get("class") == "card"
-    ]
+    details = [attributes for tag, attributes in tags if tag == "details" and attributes.get("class") == "card"]
     assert len(details) == 45
     assert not [one for one in details if "hidden" in one]
     assert {one["data-arm"] for one in details} == {"a", "b"}
@@ -278,9 +276,7 @@ def test_odd_numbers_draw(value: float) -> None:
 
 
 def test_a_gap_breaks_the_line() -> None:
-    page = render(
-        report(Curves("c", "x", "y", [Series("s", [0, 1, 2, 3, 4], [1.0, 2.0, math.nan, 2.0, 1.0])]))
-    )
+    page = render(report(Curves("c", "x", "y", [Series("s", [0, 1, 2, 3, 4], [1.0, 2.0, math.nan, 2.0, 1.0])])))
     (path,) = re.findall(r'<path d="([^"]*)" class="curve s0"', page)
     assert path.count("M") == 2
     assert path.count("L") == 2
@@ -295,11 +291,7 @@ def test_bars_stand_where_their_numbers_are() -> None:
 
 def test_charts_are_named_for_those_who_hear_them() -> None:
     tags = parsed(
-        render(
-            report(
-                Bars("b", [Bar("ILF", wilson(3, 10))]), Curves("c", "step", "loss", [Series("s", [0], [1])])
-            )
-        )
+        render(report(Bars("b", [Bar("ILF", wilson(3, 10))]), Curves("c", "step", "loss", [Series("s", [0], [1])])))
     ).tags
     labels = [attributes["aria-label"] for tag, attributes in tags if attributes.get("role") == "img"]
     assert labels == ["ILF: 30.0% [10.8, 60.3], n=10", "c: loss against step; s ends at 1"]

@@ -120,15 +120,11 @@ def test_the_terminal_gets_no_escapes() -> None:
 
 
 def test_bars_and_report_in_words() -> None:
-    bars = Bars(
-        "b", [Bar("ILF", wilson(3, 10), "pass@1", published=0.36), Bar("base", wilson(1, 10), "pass@1")]
-    )
+    bars = Bars("b", [Bar("ILF", wilson(3, 10), "pass@1", published=0.36), Bar("base", wilson(1, 10), "pass@1")])
     text = bars_text(bars)
     assert "30.0% [10.8, 60.3], n=10      36.0%" in text
     whole = report_text(
-        Report(
-            "T", ["S."], "amenable run", [Section("P", [bars, Headlines([Headline("gain", wilson(1, 2))])])]
-        )
+        Report("T", ["S."], "amenable run", [Section("P", [bars, Headlines([Headline("gain", wilson(1, 2))])])])
     )
     assert whole.startswith("T\nS.\n\nb\n")
     assert "gain: 50.0%" in whole

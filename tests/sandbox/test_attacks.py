@@ -38,10 +38,8 @@ FORGERIES = {
     "always_equal": ALWAYS_EQUAL.replace("BASE", "object") + "def f(x): return Any()",
     "always_equal_list": ALWAYS_EQUAL.replace("BASE", "list") + "def f(x): return Any()",
     "always_equal_int": ALWAYS_EQUAL.replace("BASE", "int") + "def f(x): return Any()",
-    "always_equal_inside": ALWAYS_EQUAL.replace("BASE", "object")
-    + "def f(x): return [Any(), Any(), Any(), Any()]",
-    "always_equal_function": ALWAYS_EQUAL.replace("BASE", "object")
-    + "f = Any\nAny.__new__ = lambda c, x: c()",
+    "always_equal_inside": ALWAYS_EQUAL.replace("BASE", "object") + "def f(x): return [Any(), Any(), Any(), Any()]",
+    "always_equal_function": ALWAYS_EQUAL.replace("BASE", "object") + "f = Any\nAny.__new__ = lambda c, x: c()",
     "mock_any": "from unittest import mock\ndef f(x): return mock.ANY",
     "sys_exit": "import sys\ndef f(x): sys.exit(0)",
     "sys_exit_at_import": "import sys\nsys.exit(0)",
@@ -144,13 +142,9 @@ def test_a_forged_verdict_does_not_pass(box: Sandbox, name: str) -> None:
         "assert {'a': f(2)} == {'a': 4}",
     ],
 )
-@pytest.mark.parametrize(
-    "name", ["always_equal", "always_equal_list", "always_equal_int", "shadowed_helpers"]
-)
+@pytest.mark.parametrize("name", ["always_equal", "always_equal_list", "always_equal_int", "shadowed_helpers"])
 def test_no_form_of_test_is_won_by_operators(box: Sandbox, name: str, test: str) -> None:
-    program = (
-        FORGERIES[name].replace("return 0", "return [7]") if name == "shadowed_helpers" else FORGERIES[name]
-    )
+    program = FORGERIES[name].replace("return 0", "return [7]") if name == "shadowed_helpers" else FORGERIES[name]
     program += "\nclass math:\n    isclose = staticmethod(lambda *a: True)\n"
     verdict = box.check(program, [test])
     if (name, test) == ("always_equal_int", "assert f(2) < 0"):

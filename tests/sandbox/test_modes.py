@@ -40,10 +40,13 @@ def error_of(verdict: Verdict) -> str:
 
 def test_the_modes_differ_in_namespaces_and_the_verdict_names_them() -> None:
     with Sandbox(workers=1, mode="full") as full, Sandbox(workers=1, mode="light") as light:
-        assert full.report()["namespaces"] and full.report()["root"]
+        assert full.report()["namespaces"]
+        assert full.report()["root"]
         assert not light.report()["namespaces"]
         assert full.check(RIGHT, TESTS).isolation == full.report()["isolation"] != light.report()["isolation"]
-        assert light.check(RIGHT, TESTS).isolation == "processes+rlimits+landlock{landlock}+seccomp".format(**light.report())
+        assert light.check(RIGHT, TESTS).isolation == "processes+rlimits+landlock{landlock}+seccomp".format(
+            **light.report()
+        )
 
 
 def test_auto_is_light_where_namespaces_are_refused_and_full_is_an_error(refused: pytest.MonkeyPatch) -> None:
@@ -70,7 +73,8 @@ def test_bubblewrap_gives_the_namespaces_that_the_kernel_refused_us(monkeypatch:
     _kernel(monkeypatch, NO_NAMESPACES)
     with Sandbox(workers=1, mode="full") as box:
         assert box.check(RIGHT, TESTS).ok
-        assert box.report()["namespaces"] and box.report()["root"]
+        assert box.report()["namespaces"]
+        assert box.report()["root"]
         program = "import os\nopen('x', 'w').write('x')\ndef f(x): return [os.path.exists(p) for p in ('/proc', '/etc/passwd', '/home')]"
         assert box.check(program, ["assert f(0) == [False] * 3"]).ok
         assert box.check("while True: pass", TESTS, timeout=1.0).outcome == "timeout"
@@ -150,10 +154,13 @@ def test_what_counts_is_computing_not_waiting() -> None:
         assert error_of(spins) == "timeout: more than 0.2 s of computing"
         assert 0.2 <= spins.cpu_seconds < spins.seconds < 2.0
         waits = box.check("import time\ndef f(x):\n    time.sleep(0.5)\n    return 4", TESTS, cpu_seconds=0.2)
-        assert waits.ok and waits.cpu_seconds < 0.2 < waits.seconds
+        assert waits.ok
+        assert waits.cpu_seconds < 0.2 < waits.seconds
         threads = "import threading, hashlib\ndef spin():\n    while True: hashlib.sha256(b'x' * 9999999)\ndef f(x):\n    for _ in range(4): threading.Thread(target=spin).start()\n    spin()"
         assert error_of(box.check(threads, TESTS, cpu_seconds=0.3)) == "timeout: more than 0.3 s of computing"
-        assert error_of(box.check("import time\ntime.sleep(9)", TESTS, timeout=0.3)) == "timeout: no answer within 0.3 s"
+        assert (
+            error_of(box.check("import time\ntime.sleep(9)", TESTS, timeout=0.3)) == "timeout: no answer within 0.3 s"
+        )
 
 
 def test_a_timeout_counts_only_if_it_comes_again_with_nothing_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +192,12 @@ def test_a_timeout_counts_only_if_it_comes_again_with_nothing_beside_it(monkeypa
 def test_a_program_alone_runs_to_its_end_or_does_not() -> None:
     with Sandbox(workers=1, timeout=1.0) as box:
         verdict = box.run("print('hello')\nx = 1")
-        assert (verdict.outcome, verdict.passed, verdict.output, verdict.integrity) == ("pass", (), "hello\n", "cooperative")
+        assert (verdict.outcome, verdict.passed, verdict.output, verdict.integrity) == (
+            "pass",
+            (),
+            "hello\n",
+            "cooperative",
+        )
         assert verdict.isolation == box.report()["isolation"]
         for program, outcome, error in (
             ("x = 1 / 0", "fail", "ZeroDivisionError: division by zero"),

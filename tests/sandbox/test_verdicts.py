@@ -191,9 +191,7 @@ def test_live_objects_are_handled_and_the_verdict_enforced(box: Sandbox, program
          "    def __eq__(s, o): return s.a == o.a", "assert V(2) * 3 == V(6)"),
     ],
 )  # fmt: skip
-def test_a_program_that_supplies_the_expected_value_is_labelled(
-    box: Sandbox, program: str, test: str
-) -> None:
+def test_a_program_that_supplies_the_expected_value_is_labelled(box: Sandbox, program: str, test: str) -> None:
     verdict = box.check(program, [test])
     assert verdict.ok, verdict
     assert verdict.integrity == "cooperative"
@@ -202,9 +200,7 @@ def test_a_program_that_supplies_the_expected_value_is_labelled(
 def test_setup_may_use_the_program_and_define_helpers(box: Sandbox) -> None:
     program = "class Node:\n    def __init__(s, d): s.d, s.left = d, None\ndef depth(n): return 0 if n is None else 1 + depth(n.left)"
     setup = "root = Node(1)\nroot.left = Node(2)\ndef check(candidate):\n    assert candidate(root) == 2\n"
-    verdict = box.check(
-        program, ["assert depth(root) == 2", "check(depth)", "assert root.left.d == 2"], setup
-    )
+    verdict = box.check(program, ["assert depth(root) == 2", "check(depth)", "assert root.left.d == 2"], setup)
     assert verdict.ok, verdict
 
 

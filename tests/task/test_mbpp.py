@@ -60,10 +60,7 @@ def tasks() -> list[Task]:
 @needs_data
 def test_splits_are_the_papers(tasks: list[Task]) -> None:
     assert Counter(task.split for task in tasks) == {"prompt": 10, "test": 100, "refine": 200, "train": 664}
-    ids = {
-        split: [int(t.task_id[5:]) for t in tasks if t.split == split]
-        for split in ("test", "refine", "train")
-    }
+    ids = {split: [int(t.task_id[5:]) for t in tasks if t.split == split] for split in ("test", "refine", "train")}
     assert (min(ids["test"]), max(ids["test"])) == (11, 110)
     assert (min(ids["refine"]), max(ids["refine"])) == (111, 310)
     assert (min(ids["train"]), max(ids["train"])) == (311, 974)
@@ -101,9 +98,7 @@ def test_completion_goes_there_and_back_for_every_task(tasks: list[Task]) -> Non
 @pytest.mark.filterwarnings("ignore")
 def test_reference_programs_pass_their_tests(strip_context: bool, capsys: pytest.CaptureFixture[str]) -> None:
     assert DATA is not None
-    tasks = [
-        task for task in load_mbpp(DATA, strip_context=strip_context) if task.split in ("prompt", "test")
-    ]
+    tasks = [task for task in load_mbpp(DATA, strip_context=strip_context) if task.split in ("prompt", "test")]
     assert [why for task in tasks if (why := fails(task.solution or "", task))] == []
 
 
