@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from amenable.cache import cache_folder
 from amenable.errors import AmenableError
 
 LEAST_DISK, LEAST_MEMORY = 5e9, 8e9  # bytes: what the default recipe needs with its 0.5B model
@@ -85,8 +86,6 @@ def memory(root: Path = Path("/")) -> tuple[int, int]:
 
 
 def _disk() -> Finding:
-    from amenable.policy.zoo import cache_folder
-
     folder = cache_folder()
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free

@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from amenable.cache import cache_folder
 from amenable.errors import ModelError, StorageError
 from amenable.policy.fetch import Progress, Wheels, fetch, sha256_of
 from amenable.policy.gguf import CONVERTER_VERSION, convert
@@ -135,11 +136,6 @@ def find(name: str) -> Entry | None:
         if wanted in (entry.hub_id.lower(), *entry.aliases):
             return entry
     return None
-
-
-def cache_folder(cache: Path | None = None) -> Path:
-    """The cache: `cache`, or `$AMENABLE_CACHE`, or `~/.cache/amenable`."""
-    return cache or Path(os.environ.get("AMENABLE_CACHE") or "~/.cache/amenable").expanduser()
 
 
 def folder_of(entry: Entry, *, cache: Path | None = None) -> Path:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,33 +41,107 @@ def attribute_bases(tree: ast.AST) -> set[str]:
     }
 
 
+def asserts_in(tree: ast.AST) -> list[ast.Assert]:
+    """Every assertion in a statement, however deep."""
+    return [node for node in ast.walk(tree) if isinstance(node, ast.Assert)]
+
+
+def _stored(tree: ast.AST) -> set[str]:
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+
+
+def _own(tree: ast.AST) -> set[str]:
+    """Names that the tree gives to its own use: what comprehensions and lambdas bind."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.comprehension):
+            found |= _stored(node.target)
+        elif isinstance(node, ast.Lambda):
+            found |= {argument.arg for argument in ast.walk(node.args) if isinstance(argument, ast.arg)}
+    return found
+
+
+def reads(tree: ast.AST, subject: ast.AST | None = None) -> set[str]:
+    """The names that a tree reads from outside itself, those within `subject` left out."""
+    inside = {id(node) for node in ast.walk(subject)} if subject else set()
+    loaded = (node for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load))
+    return {node.id for node in loaded if id(node) not in inside} - _own(tree)
+
+
+def own_names(tree: ast.AST) -> set[str]:
+    """Names that the tests set before they read them: theirs, although the program may have one called so."""
+    found: dict[str, bool] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and _stored(node) & reads(node.value):
+            found |= dict.fromkeys(_stored(node) & reads(node.value), False)
+    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    for node in sorted(names, key=lambda node: (node.lineno, node.col_offset)):
+        found.setdefault(node.id, isinstance(node.ctx, ast.Store))
+    return {name for name, own in found.items() if own}
+
+
+def origins(tree: ast.AST, program: Collection[str]) -> dict[str, set[str]]:
+    """For each name in the tests: the program's names that have, or may have, a part in its value.
+
+    A name that the tests give away themselves in a comprehension is not the program's, whatever the program defines.
+    """
+    found = {name: {name} for name in program}
+    functions = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    edges: list[tuple[set[str], ast.AST]] = []  # (names that get, what they get it from)
+    for node in ast.walk(tree):
+        match node:
+            case ast.Assign():
+                edges.append((_stored(node), node.value))
+            case ast.AnnAssign() | ast.AugAssign() | ast.NamedExpr() if node.value is not None:
+                edges.append((_stored(node.target), node.value))
+            case ast.For():
+                edges.append((_stored(node.target), node.iter))
+            case ast.withitem() if node.optional_vars is not None:
+                edges.append((_stored(node.optional_vars), node.context_expr))
+            case ast.FunctionDef(name=name):
+                edges.append(({name}, node))
+            case ast.Call(func=ast.Name(id=name)) if name in functions:
+                taken = {argument.arg for argument in ast.walk(functions[name].args) if isinstance(argument, ast.arg)}
+                edges += [(taken, given) for given in (*node.args, *(keyword.value for keyword in node.keywords))]
+    for _ in edges:
+        before = sum(map(len, found.values()))
+        for names, value in edges:
+            flow = set().union(*(found.get(name, ()) for name in reads(value)))
+            for name in names if flow else ():
+                found.setdefault(name, set()).update(flow)
+        if sum(map(len, found.values())) == before:
+            break
+    return found
+
+
+def compared_with_itself(tree: ast.AST, found: Mapping[str, Collection[str]]) -> bool:
+    """True if a function of the tests' compares something of the program's with something of the program's."""
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.Lambda)]
+    compared = (node for function in functions for node in ast.walk(function) if isinstance(node, ast.Compare))
+    return any(
+        sum(any(found.get(name) for name in reads(side)) for side in (node.left, *node.comparators)) > 1
+        for node in compared
+    )
+
+
+def _root(expression: ast.expr) -> str:
+    """The name with which `a.b(c)[d].e` begins."""
+    while not isinstance(expression, ast.Name):
+        inner = getattr(expression, "func", getattr(expression, "value", None))
+        if not isinstance(inner, ast.expr):
+            return ""
+        expression = inner
+    return expression.id
+
+
 def call_under_test(tree: ast.AST, program: Collection[str], entry_point: str) -> ast.Call | None:
-    """The outermost call of the entry point, or else of any name of the program, in reading order."""
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    """The outermost call of the entry point, or else of anything of the program's, in reading order."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     for wanted in ({entry_point}, program):
         for node in calls:  # ast.walk goes breadth first: outer before inner
-            if isinstance(node.func, ast.Name) and node.func.id in wanted:
+            if _root(node.func) in wanted:
                 return node
     return None
-
-
-def leans_on_program(tree: ast.AST, subject: ast.expr, program: Collection[str]) -> bool:
-    """True if the condition uses the program anywhere outside the part of it that is under test."""
-    inside = {id(node) for node in ast.walk(subject)}
-    return any(isinstance(node, ast.Name) and node.id in program and id(node) not in inside for node in ast.walk(tree))
-
-
-def shared_arguments(tree: ast.AST, call: ast.Call | None) -> set[str]:
-    """Names handed to the call that are read again outside it: the program may have changed them."""
-    if call is None:
-        return set()
-    inside = {id(node) for node in ast.walk(call)}
-    handed = {name for part in (*call.args, *call.keywords) for name in names_in(part)}
-    return {
-        node.id
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Name) and node.id in handed and id(node) not in inside
-    }
 
 
 @dataclass(frozen=True)

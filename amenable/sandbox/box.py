@@ -20,10 +20,9 @@ from typing import Any, Self
 from amenable.errors import SandboxError
 from amenable.records import Failure, Verdict
 from amenable.sandbox.outcome import verdict_of
-from amenable.sandbox.provider import Limits, Provider, ProviderFailed
-from amenable.sandbox.worker import Worker, default_workers, fits
+from amenable.sandbox.provider import Limits, Provider, ProviderFailed, default_workers, fits
 
-MODES = ("auto", "full", "light", "none")
+MODES = ("auto", "full", "light", "wasi", "none")
 _ACCEPTED = "I accept"
 
 
@@ -55,6 +54,7 @@ class Sandbox:
         "auto"     full where this kernel grants it, else light
         "full"     namespaces with a file system of their own, Landlock, seccomp, limits
         "light"    Landlock, seccomp, limits: rootless also where namespaces are forbidden
+        "wasi"     Python compiled to WebAssembly, on any system: pip install 'amenable[wasi]'
         "none"     nothing: only with unsafe="I accept"
     """
 
@@ -164,8 +164,9 @@ class Sandbox:
         if verdict.outcome != "timeout":
             return verdict
         with self._alone:
-            others = [self._take() for _ in self._workers[1:]]
+            others: list[Provider] = []
             try:
+                others.extend(self._take() for _ in self._workers[1:])
                 return self._once(job)
             finally:
                 for worker in others:
@@ -181,12 +182,12 @@ class Sandbox:
         worker = self._take()
         try:
             evidence = worker.run(job.program, trial if tests else None, limits)
-            isolation = str(worker.about.get("isolation", ""))
+            isolation, confined = str(worker.about.get("isolation", "")), bool(worker.about.get("light"))
         except ProviderFailed as error:
             return _unheld(tests, "infra", f"the sandbox failed: {error}")
         finally:
             self._idle.put(worker)
-        return verdict_of(tests, evidence, isolation=isolation, limits=limits)
+        return verdict_of(tests, evidence, isolation=isolation, limits=limits, confined=confined)
 
 
 def provider(mode: str, preload: Sequence[str] = (), unsafe: str = "") -> Provider:
@@ -198,6 +199,12 @@ def provider(mode: str, preload: Sequence[str] = (), unsafe: str = "") -> Provid
             "mode='none' runs programs nobody trusts with all that you may do yourself",
             f"mode='auto'; or, if you really mean it, unsafe={_ACCEPTED!r}",
         )
+    if mode == "wasi":
+        from amenable.sandbox.wasi import WasiProvider
+
+        return WasiProvider(preload)
+    from amenable.sandbox.worker import Worker  # which only Linux can import
+
     return Worker(mode, preload)
 
 
@@ -209,6 +216,11 @@ def _unheld(tests: Sequence[str], outcome: Any, error: str) -> Verdict:
 def _validate(job: Job) -> None:
     if not job.tests:
         raise SandboxError("a check without tests would pass anything", "give at least one assert statement")
+    if not any(word in source for source in (*job.tests, job.setup) for word in ("assert", "raise")):
+        raise SandboxError(
+            f"a check whose tests assert nothing would pass anything: {job.tests[0][:80]!r}",
+            "write what must hold as an assert statement",
+        )
     for source in (*job.tests, job.setup):
         problem = _problem(source)
         if problem:

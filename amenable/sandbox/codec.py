@@ -19,7 +19,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-DEPTH_CAP = 120
+DEPTH_CAP, QUESTION_DEPTH_CAP = 120, 250  # of answers; of questions, which hold answers
 MUTABLE: dict[type, str] = {
     list: "l",
     dict: "d",
@@ -33,6 +33,13 @@ MUTABLE: dict[type, str] = {
 _BLANK: dict[str, Callable[[], Any]] = {tag: kind for kind, tag in MUTABLE.items()}
 _FACTORIES: dict[str, Any] = {kind.__name__: kind for kind in (int, float, str, list, dict, set, tuple, bool)}
 _SMALL = 1 << 62
+ARITHMETIC = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift".split()
+ABILITIES = (  # the special methods that the judge's handle has if the program's object has them
+    *"call iter next len bool float int complex abs round index neg pos invert contains getitem setitem delitem".split(),
+    *"lt le gt ge".split(),
+    *ARITHMETIC,
+    *(f"r{name}" for name in ARITHMETIC),
+)
 _NUMBERS = "biufc"  # the kinds of numpy dtype that cross: booleans, integers, floats, complex numbers
 _numpy: Any = None
 
@@ -56,8 +63,9 @@ class Encoder:
     `objects` are the numbered mutable containers, `known` the first of them.
     """
 
-    def __init__(self, opaque: Callable[[Any], Any], known: Sequence[Any] = ()) -> None:
+    def __init__(self, opaque: Callable[[Any], Any], known: Sequence[Any] = (), depth: int = DEPTH_CAP) -> None:
         self.objects: list[Any] = list(known)
+        self._depth = depth
         self._index = {id(item): i for i, item in enumerate(self.objects)}
         self._opaque = opaque
 
@@ -68,8 +76,8 @@ class Encoder:
             return value
         if kind is int:
             return value if -_SMALL < value < _SMALL else ["i", hex(value)]
-        if depth > DEPTH_CAP:
-            raise CodecError(f"nested more than {DEPTH_CAP} deep")
+        if depth > self._depth:
+            raise CodecError(f"nested more than {self._depth} deep")
         if kind in MUTABLE and (not _is_array(kind) or value.dtype.kind in _NUMBERS):
             index = self._index.get(id(value))
             if index is not None:
@@ -150,8 +158,8 @@ class Decoder:
             if isinstance(node, dict):
                 raise CodecError("malformed message: a JSON object is no value")
             return node
-        if depth > DEPTH_CAP + 2:
-            raise CodecError(f"nested more than {DEPTH_CAP} deep")
+        if depth > QUESTION_DEPTH_CAP + 2:
+            raise CodecError(f"nested more than {QUESTION_DEPTH_CAP} deep")
         tag = node[0]
         if tag == "r":
             return self.objects[_natural(node[1])]

@@ -156,6 +156,11 @@ def die_with_parent() -> None:
     _libc.prctl(1, signal.SIGKILL, 0, 0, 0)
 
 
+def hide_memory() -> None:
+    """Nobody without privileges may look into this process or its children: not through /proc, not by ptrace."""
+    _libc.prctl(4, 0, 0, 0, 0)
+
+
 def adopt_orphans() -> None:
     """Processes that lose their parent become this process's children, to be killed by it."""
     _libc.prctl(36, 1, 0, 0, 0)
@@ -181,8 +186,11 @@ def _drop_capabilities() -> None:
     _libc.capset(header, (ctypes.c_uint32 * 6)())
 
 
-def restrict(layers: Layers, read: list[str], scratch: str | None) -> None:
-    """Confines the calling process by every layer in `layers`. Raises OSError: then nothing may be run."""
+def restrict(layers: Layers, ruleset: int) -> None:
+    """Confines the calling process by every layer in `layers`, files by Landlock's `ruleset`.
+
+    Raises OSError: then nothing may be run.
+    """
     _libc.prctl(38, 1, 0, 0, 0)  # no_new_privs
     _drop_capabilities()
     if (
@@ -190,7 +198,7 @@ def restrict(layers: Layers, read: list[str], scratch: str | None) -> None:
     ):  # the count is per user namespace; without one it would be the whole user's
         resource.setrlimit(resource.RLIMIT_NPROC, (64, 64))
     if layers.landlock:
-        landlock.restrict(read, scratch)
+        landlock.restrict(ruleset)
     if layers.seccomp:
         seccomp.restrict()
 
@@ -211,7 +219,7 @@ def probe(namespaces: bool, root: bool, tmpfs: bool, read: list[str]) -> Layers:
         held = Layers(namespaces, root and not any(map(os.path.exists, _HOST)), tmpfs, network=namespaces)
         _libc.prctl(38, 1, 0, 0, 0)
         with contextlib.suppress(OSError):
-            landlock.restrict(read, None)
+            landlock.restrict(landlock.rules(read, None))
             held.landlock = landlock.abi() if _refused(lambda: os.listdir("/")) else 0
         with contextlib.suppress(OSError):
             seccomp.restrict()

@@ -18,42 +18,17 @@ from collections.abc import Callable, ItemsView, KeysView
 from typing import Any
 
 from amenable.sandbox import wire
-from amenable.sandbox.codec import CodecError, Decoder, Encoder
+from amenable.sandbox.codec import ABILITIES, CodecError, Decoder, Encoder
 
 PROGRAM = "<program>"
 _HANDLES_CAP = 200_000
 _OPERATORS = (
-    *("getitem", "setitem", "delitem", "eq", "ne", "lt", "le", "gt", "ge", "neg", "pos", "invert", "index"),
-    *(
-        "add",
-        "sub",
-        "mul",
-        "truediv",
-        "floordiv",
-        "mod",
-        "pow",
-        "matmul",
-        "and_",
-        "or_",
-        "xor",
-        "lshift",
-        "rshift",
-    ),
-)
+    "getitem setitem delitem contains eq ne lt le gt ge neg pos invert index "
+    "add sub mul truediv floordiv mod pow matmul and_ or_ xor lshift rshift"
+).split()
 _BASES: tuple[Any, ...] = (
-    bool,
-    int,
-    float,
-    complex,
-    str,
-    bytes,
-    bytearray,
-    tuple,
-    list,
-    dict,
-    set,
-    frozenset,
-    deque,
+    *(bool, int, float, complex, str, bytes, bytearray),
+    *(tuple, list, dict, set, frozenset, deque),
 )
 _VIEWS: tuple[type, ...] = (type({}.keys()), type({}.items()))
 
@@ -110,7 +85,7 @@ class Room:
         base = _plain_base(value)
         if base is not None:
             plain = [Encoder(self._opaque).node(base)]
-        return ["h", number, type(value).__name__[:80], plain]
+        return ["h", number, type(value).__name__[:80], plain, _abilities(type(value))]
 
     def _resolve(self, tag: str, node: list[Any]) -> Any:
         if tag == "h":
@@ -127,16 +102,18 @@ class Room:
         names = []
         for name, value in list(namespace.items()):
             if isinstance(name, str) and not (name.startswith("__") and name.endswith("__")):
-                module = isinstance(value, types.ModuleType)
-                origin = value.__name__ if module else str(getattr(value, "__module__", "") or "")
-                names.append([name[:200], origin[:200], module])
+                module = type(value) is types.ModuleType
+                names.append([name[:200], _origin(value, module)[:200], module])
         self._objects.append(namespace)
-        wire.send(self._descriptor, ["loaded", names])
+        try:
+            wire.send(self._descriptor, ["loaded", names])
+        except wire.FrameTooLarge:
+            self._send_error({"type": "ValueError", "message": f"the program defines {len(names)} names"})
 
     def serve(self) -> None:
         """Answers operations until the judge is gone."""
         while True:
-            self._answer(wire.receive(self._descriptor))
+            self._answer(wire.receive(self._descriptor, cap=wire.QUESTION_CAP))
 
     def _answer(self, message: Any) -> None:
         _, name, nodes = message
@@ -170,7 +147,7 @@ class Room:
         encoder = Encoder(self._opaque)
         wire.send(self._descriptor, ["cb", number, encoder.node(arguments), encoder.node(keywords)])
         while True:
-            message = wire.receive(self._descriptor)
+            message = wire.receive(self._descriptor, cap=wire.QUESTION_CAP)
             if message[0] == "op":
                 self._answer(message)
             elif message[0] == "ok":
@@ -200,6 +177,19 @@ class Room:
 
     def _send_error(self, description: dict[str, Any]) -> None:
         wire.send(self._descriptor, ["err", description])
+
+
+def _origin(value: Any, module: bool) -> str:
+    try:
+        return str(getattr(value, "__name__" if module else "__module__", "") or "")
+    except BaseException:  # the program's own attribute access
+        return ""
+
+
+def _abilities(kind: type) -> int:
+    """Which of `ABILITIES` a type has, as bits."""
+    names = {name for base in kind.__mro__ for name in base.__dict__}
+    return sum((f"__{name}__" in names) << i for i, name in enumerate(ABILITIES))
 
 
 def _plain_base(value: Any) -> Any:

@@ -4,19 +4,28 @@ A handle never decides a verdict by its own operators. `==` with plain data comp
 judge; an object that claims to equal everything therefore equals nothing. Its ordering and arithmetic against
 plain data are refused unless the statement is already labelled cooperative. Two handles are compared by the
 program itself, and the label says so.
+
+It has the special methods that the program's object has and no others, so that `callable`, `isinstance` and
+`hasattr` say of it what they would say of the object.
 """
 
 from __future__ import annotations
 
 import builtins
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from amenable.sandbox.codec import MUTABLE
+from amenable.sandbox.codec import ABILITIES, ARITHMETIC, MUTABLE
 
 if TYPE_CHECKING:
     from amenable.sandbox.session import Session
+
+_CHANGING = frozenset(
+    """add append appendleft clear difference_update discard extend extendleft insert intersection_update pop popitem
+    popleft remove reverse rotate setdefault sort symmetric_difference_update update""".split()
+)
 
 
 class Handle:
@@ -35,14 +44,11 @@ class Handle:
         for name, value in zip(("session", "number", "kind", "plain"), (session, number, kind, plain), strict=True):
             object.__setattr__(self, f"_amenable_{name}", value)
 
-    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        result = self._amenable_session.ask("call", self, arguments, keywords)
-        self._amenable_session.results.append(result)
-        return result
-
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name not in ("__name__", "__doc__", "__dict__"):
             raise AttributeError(name)
+        if self._amenable_plain and name not in _CHANGING and hasattr(type(self._amenable_plain[0]), name):
+            return getattr(plain_of(self), name)
         return self._amenable_session.ask("getattr", self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -55,29 +61,21 @@ class Handle:
         return repr(plain_of(self)) if self._amenable_plain else f"<{self._amenable_kind} object>"
 
     def __instancecheck__(self, instance: object) -> bool:
-        if type(instance) is not Handle:
+        if not is_handle(instance):
             return False
         self._amenable_session.cooperative = True
         return bool(self._amenable_session.ask("isinstance", instance, self))
-
-    def __iter__(self) -> Iterator[Any]:
-        if self._amenable_plain:
-            return iter(plain_of(self))
-        return _Remote(self._amenable_session, self._amenable_session.ask("iter", self))
-
-    def __contains__(self, item: object) -> bool:
-        return any(each is item or each == item for each in self)
 
     def __hash__(self) -> int:
         return hash(plain_of(self)) if self._amenable_plain else hash(("handle", self._amenable_number))
 
     def __eq__(self, other: object) -> bool:
-        if type(other) is Handle and not (self._amenable_plain and other._amenable_plain):
+        if isinstance(other, Handle) and not (self._amenable_plain and other._amenable_plain):
             if other._amenable_number == self._amenable_number:
                 return True
             self._amenable_session.cooperative = True
             return bool(self._amenable_session.ask("eq", self, other))
-        if type(other) is Handle:
+        if isinstance(other, Handle):
             other = plain_of(other)
         return bool(self._amenable_plain) and bool(plain_of(self) == other)
 
@@ -98,16 +96,58 @@ class _Remote:
         return self._session.ask("next", self._iterator)
 
 
+def is_handle(value: object) -> bool:
+    """True for a handle; asks nothing of the value itself."""
+    return issubclass(type(value), Handle)
+
+
+@lru_cache(maxsize=256)
+def handle_type(abilities: int) -> type[Handle]:
+    """The kind of handle for objects that have these `ABILITIES`, given as bits."""
+    methods = {f"__{name}__": _METHODS[name] for i, name in enumerate(ABILITIES) if abilities >> i & 1}
+    return type("Handle", (Handle,), {"__slots__": (), **methods})
+
+
 def plain_of(value: Any) -> Any:
-    """A handle's plain equal, asked for anew where it can change; anything else as it is."""
-    if type(value) is not Handle or not value._amenable_plain:
+    """A handle's plain equal, asked for anew where it can change; anything else as it is.
+
+    An object that is another at each look, though nobody has changed it, makes the verdict cooperative.
+    """
+    if not is_handle(value) or not value._amenable_plain:
         return value
-    if type(value._amenable_plain[0]) in MUTABLE:
-        value._amenable_session.ask("same", value)
+    before = value._amenable_plain[0]
+    if type(before) in MUTABLE and value._amenable_session.ask("same", value) is not None:
+        value._amenable_session.cooperative |= not _alike(before, value._amenable_plain[0])
     return value._amenable_plain[0]
 
 
-def _unary(name: str) -> Callable[[Handle], Any]:
+def _alike(before: object, after: object) -> bool:
+    try:
+        return type(before) is type(after) and bool(before == after)
+    except ValueError:  # numpy's arrays have no single answer
+        return repr(before) == repr(after)
+
+
+def _call(self: Handle, *arguments: Any, **keywords: Any) -> Any:
+    result = self._amenable_session.ask("call", self, arguments, keywords)
+    self._amenable_session.results.append(result)
+    return result
+
+
+def _iterate(self: Handle) -> Iterator[Any]:
+    if self._amenable_plain:
+        return iter(plain_of(self))
+    return _Remote(self._amenable_session, self._amenable_session.ask("iter", self))
+
+
+def _contains(self: Any, item: object) -> bool:
+    if isinstance(self, Iterable):
+        return any(each is item or each == item for each in self)
+    self._amenable_session.cooperative = True
+    return bool(self._amenable_session.ask("contains", self, item))
+
+
+def _unary(name: str) -> Callable[..., Any]:
     function = getattr(builtins, name, None)
 
     def method(self: Handle, *arguments: Any) -> Any:
@@ -118,17 +158,17 @@ def _unary(name: str) -> Callable[[Handle], Any]:
     return method
 
 
-def _binary(name: str, swapped: bool) -> Callable[[Handle, Any], Any]:
+def _binary(name: str, swapped: bool = False) -> Callable[[Handle, Any], Any]:
     def method(self: Handle, other: Any) -> Any:
         session = self._amenable_session
-        if self._amenable_plain or (type(other) is Handle and other._amenable_plain):
+        if self._amenable_plain or (is_handle(other) and other._amenable_plain):
             pair = [plain_of(part) for part in (self, other)]
-        elif type(other) is Handle or session.trusting:
+        elif is_handle(other) or session.trusting:
             session.cooperative = True
             return session.ask(name, *((other, self) if swapped else (self, other)))
         else:
             return NotImplemented
-        if any(type(part) is Handle for part in pair):
+        if any(map(is_handle, pair)):
             return NotImplemented
         return getattr(operator, name)(*(reversed(pair) if swapped else pair))
 
@@ -144,38 +184,11 @@ def _item(name: str) -> Callable[..., Any]:
     return method
 
 
-_UNARY = (
-    "len",
-    "bool",
-    "str",
-    "float",
-    "int",
-    "complex",
-    "abs",
-    "round",
-    "next",
-    "index",
-    "neg",
-    "pos",
-    "invert",
-)
-_ORDERINGS = ("lt", "le", "gt", "ge")
-_ARITHMETIC = (
-    *("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"),
-    *("and_", "or_", "xor", "lshift", "rshift"),
-)
-
-
-def _equip() -> None:
-    for name in _UNARY:
-        setattr(Handle, f"__{name}__", _unary(name))
-    for name in _ORDERINGS:
-        setattr(Handle, f"__{name}__", _binary(name, swapped=False))
-    for name in _ARITHMETIC:
-        setattr(Handle, f"__{name.rstrip('_')}__", _binary(name, swapped=False))
-        setattr(Handle, f"__r{name.rstrip('_')}__", _binary(name, swapped=True))
-    for name in ("getitem", "setitem", "delitem"):
-        setattr(Handle, f"__{name}__", _item(name))
-
-
-_equip()
+_METHODS: dict[str, Callable[..., Any]] = {"call": _call, "iter": _iterate, "contains": _contains}
+_METHODS |= {name: _item(name) for name in ("getitem", "setitem", "delitem")}
+_METHODS |= {name: _binary(name) for name in ("lt", "le", "gt", "ge")}
+for _name in ARITHMETIC:
+    _function = f"{_name}_" if _name in ("and", "or") else _name
+    _METHODS |= {_name: _binary(_function), f"r{_name}": _binary(_function, swapped=True)}
+_METHODS |= {name: _unary(name) for name in ABILITIES if name not in _METHODS}
+Handle.__str__ = _unary("str")  # type: ignore[method-assign]

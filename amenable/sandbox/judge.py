@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import contextlib
 import importlib
 import sys
 import types
@@ -21,14 +22,17 @@ from typing import Any
 from amenable.sandbox import wire
 from amenable.sandbox.asserts import (
     Assertion,
+    asserts_in,
     attribute_bases,
     call_under_test,
-    leans_on_program,
+    compared_with_itself,
     names_in,
-    shared_arguments,
+    origins,
+    own_names,
+    reads,
     take_apart,
 )
-from amenable.sandbox.handles import Handle
+from amenable.sandbox.codec import CodecError, Encoder
 from amenable.sandbox.session import Ended, Session, Unsendable, rebuilt
 
 TRUSTED_MODULES = set(
@@ -75,8 +79,8 @@ class Judge:
         self._setup: str = job["setup"]
         self._tests: list[str] = job["tests"]
         self._entry: str = job["entry_point"]
-        self._program: frozenset[str] = frozenset()
-        self._bound: dict[str, Any] = {}
+        self._origins: dict[str, set[str]] = {}  # of the names in the tests, in the program's; see `asserts.origins`
+        self._deferred: list[ast.Assert] = []  # within functions that the tests define
         self._space: dict[str, Any] = {"__name__": "tests", "__builtins__": builtins}
 
     # --- names ---
@@ -95,78 +99,117 @@ class Judge:
         self._bind(defined)
         if self._setup.strip():
             exec(compile(self._setup, "<setup>", "exec", dont_inherit=True), self._space)
-            self._session.cooperative |= any(
-                not (result is None or type(result) is Handle) for result in self._session.results
-            )
 
     def _bind(self, defined: dict[str, tuple[str, bool]]) -> None:
         tree = ast.parse("\n".join([self._setup, *self._tests]))
         used, bases = names_in(tree), attribute_bases(tree)
+        allowed = {self._entry}
         if not self._entry and not (used & set(defined)) - _BUILTINS:
             allowed = used & set(defined)  # the function under test is itself called like a builtin
-        else:
-            allowed = {self._entry}
+            self._session.cooperative |= len(allowed) > 1
+        wanted = {name for name in used if name in allowed or name not in _BUILTINS}
+        trusted = {name: found for name in wanted - allowed if (found := _trusted(name, defined, bases)) is not None}
+        for source in self._tests:  # a test in which nothing of the program's were left would pass by itself
+            names = names_in(ast.parse(source)) & wanted & set(defined)
+            if names and names <= set(trusted):
+                trusted = {name: value for name, value in trusted.items() if name not in names}
+        self._space |= trusted
         namespace = self._session.namespace()
-        taken = set()
-        for name in used:
-            if name not in allowed:
-                if name in _BUILTINS:
-                    continue
-                if name in TRUSTED_MODULES and name in bases:
-                    self._space[name] = importlib.import_module(name)
-                    continue
-                origin, is_module = defined.get(name, ("", False))
-                module = origin.removeprefix("_")
-                if module in TRUSTED_MODULES and is_module and name in bases:  # import numpy as np
-                    self._space[name] = importlib.import_module(module)
-                    continue
-                if module in TRUSTED_MODULES and hasattr(sys.modules.get(module), name):
-                    self._space[name] = getattr(sys.modules[module], name)
-                    continue
-            if name in defined:
-                self._space[name] = self._session.ask("getitem", namespace, name)
-                taken.add(name)
-        self._bound = {name: self._space[name] for name in taken}
-        self._program = frozenset(taken)
-
-    def _owned(self) -> frozenset[str]:
-        """The names that now stand for something of the program's: its globals, and its live objects."""
-        globals_ = {name for name, value in self._bound.items() if self._space.get(name) is value}
-        return frozenset(globals_ | {name for name, value in self._space.items() if type(value) is Handle})
+        taken = [name for name in sorted(wanted & set(defined)) if name not in trusted]
+        for name in taken:
+            self._space[name] = self._session.ask("getitem", namespace, name)
+        self._origins = origins(tree, set(taken) - own_names(tree))
+        self._session.cooperative |= compared_with_itself(tree, self._origins)
 
     # --- tests ---
     def run(self, source: str) -> None:
         """Runs one test. Raises Failed, or whatever the program raised."""
-        self._session.results.clear()
+        session = self._session
+        session.results.clear()
+        session.told.clear()
+        session.over = None
         for statement in ast.parse(source).body:
-            self._program = self._owned()
-            self._session.trusting = False
             if isinstance(statement, ast.Assert):
                 self._assert(statement.test)
             else:
-                module = ast.Module(body=[statement], type_ignores=[])
-                exec(compile(module, "<test>", "exec", dont_inherit=True), self._space)
+                self._execute(statement)
+            if session.over is not None:  # and the test has swallowed it
+                raise session.over
+
+    def _execute(self, statement: ast.stmt) -> None:
+        """A statement that is no assertion, but may hold some, or call what holds some."""
+        own = asserts_in(statement)
+        if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+            self._deferred += own
+        conditions = [(held.test, self._apart(held.test)) for held in {*own, *self._deferred}]
+        leaning = [self._leans(condition, parts) for condition, parts in conditions]
+        self._session.trusting, self._session.object_answered = any(leaning), False
+        module = ast.Module(body=[statement], type_ignores=[])
+        exec(compile(module, "<test>", "exec", dont_inherit=True), self._space)
+        for condition, parts in conditions:
+            self._label(condition, parts, told=True)
 
     def _assert(self, condition: ast.expr) -> None:
         if isinstance(condition, ast.BoolOp) and isinstance(condition.op, ast.And):
             for part in condition.values:
                 self._assert(part)
             return
-        parts = take_apart(condition, self._program, self._entry)
-        self._session.trusting = leans_on_program(condition, parts.subject, self._program)
-        shared = (self._space.get(name) for name in shared_arguments(condition, parts.call))
-        self._session.cooperative |= self._session.trusting or any(map(_changeable, shared))
+        parts = self._apart(condition)
+        self._session.trusting, self._session.object_answered = self._leans(condition, parts), False
         if parts.left is not None and parts.right is not None and parts.compare is not None:
             left = self._evaluate(parts.left)
             shown = bounded(left) if parts.swapped else ""
             got = "" if parts.swapped else bounded(left)
             right = self._evaluate(parts.right)
+            self._label(condition, parts, told=self._was_told(left if parts.swapped else right))
             if not parts.compare(left, right):
                 got, expected = (bounded(right), shown) if parts.swapped else (got, bounded(right))
                 raise self._failed(parts, got, expected)
             return
-        if not self._evaluate(condition):
+        value = self._evaluate(condition)
+        self._label(condition, parts, told=True)
+        if not value:
             raise self._failed(parts, "", parts.wanted)
+
+    # --- who decides ---
+    def _apart(self, condition: ast.expr) -> Assertion:
+        return take_apart(condition, self._origins, self._entry)
+
+    def _flow(self, names: Iterable[str]) -> set[str]:
+        """The program's names that have a part in these."""
+        return {origin for name in names for origin in self._origins.get(name, ())}
+
+    def _leans(self, condition: ast.expr, parts: Assertion) -> bool:
+        """True if what is expected comes from the program as well."""
+        leans = bool(self._flow(reads(condition, parts.subject)))
+        self._session.cooperative |= leans
+        return leans
+
+    def _label(self, condition: ast.expr, parts: Assertion, told: bool) -> None:
+        """After an assertion: could the program have decided it? `told`: it may have been told what is expected."""
+        session = self._session
+        if session.changed and any(map(self._movable, reads(condition, parts.subject))):
+            session.cooperative = True
+        if told and len(self._flow(reads(parts.subject))) > 1:
+            session.cooperative = True
+        if parts.compare is None and session.object_answered:
+            session.cooperative = True
+
+    def _movable(self, name: str) -> bool:
+        """True if a name may stand for something that the program has changed."""
+        if name not in self._space:
+            return name not in _BUILTINS  # a name within a function
+        value = self._space[name]
+        return not (value is None or callable(value) or isinstance(value, str | bytes | int | float | types.ModuleType))
+
+    def _was_told(self, expected: object) -> bool:
+        """True if an earlier call in this test was given what is now expected, and that is not easily guessed."""
+        if not isinstance(expected, str | bytes | list | tuple | dict | set) or len(expected) < 2:
+            return False
+        with contextlib.suppress(CodecError):
+            wanted = Encoder(_unknown).node(expected)
+            return any(_holds(given, wanted) for given in self._session.told[:-1])
+        return False
 
     def _failed(self, parts: Assertion, got: str, expected: str) -> Failed:
         if parts.target is not None:
@@ -187,10 +230,10 @@ class Judge:
             return failure | error.failure
         try:
             statement = ast.parse(source).body[-1]
-            call = call_under_test(statement, self._program, self._entry)
+            call = call_under_test(statement, self._origins, self._entry)
             if isinstance(statement, ast.Assert) and isinstance(statement.test, ast.Compare):
                 right = statement.test.comparators[0]
-                if not any(isinstance(node, ast.Call) for node in ast.walk(right)):
+                if not self._flow(names_in(right)) and not any(isinstance(node, ast.Call) for node in ast.walk(right)):
                     failure["expected"] = bounded(self._evaluate(right))
             failure["call"] = _cut(ast.unparse(call)) if call else ""
         except Exception:
@@ -203,9 +246,23 @@ class Judge:
         return failure
 
 
-def _changeable(value: object) -> bool:
-    """True for what a program could change through an argument."""
-    return not (value is None or callable(value) or isinstance(value, str | bytes | int | float | types.ModuleType))
+def _trusted(name: str, defined: dict[str, tuple[str, bool]], bases: set[str]) -> Any:
+    """What the judge itself has under a name that the tests use: a module, or something from one. None if nothing."""
+    if name in TRUSTED_MODULES and name in bases:
+        return importlib.import_module(name)
+    origin, is_module = defined.get(name, ("", False))
+    module = sys.modules.get(origin.removeprefix("_")) if origin.removeprefix("_") in TRUSTED_MODULES else None
+    if is_module and name in bases:  # import numpy as np
+        return module
+    return getattr(module, name, None) if module is not None else None
+
+
+def _unknown(value: object) -> Any:
+    raise CodecError("not plain data")
+
+
+def _holds(node: Any, wanted: Any) -> bool:
+    return node == wanted or (isinstance(node, list) and any(_holds(part, wanted) for part in node))
 
 
 def _said(kind: object, message: object) -> str:
@@ -234,7 +291,7 @@ def main(rpc: int, control: int) -> None:
     try:
         judge.prepare()
     except BaseException as error:
-        kind = kind_of(error)
+        kind = kind_of(session.over or error)
         for i in range(len(tests) if kind in ("fail", "memory") else 1):
             wire.send(control, ["done", i, kind, judge.describe(tests[0], error) if i == 0 else {}])
         wire.send(control, ["end", session.cooperative])
@@ -245,7 +302,7 @@ def main(rpc: int, control: int) -> None:
         try:
             judge.run(source)
         except BaseException as error:
-            kind, failure = kind_of(error), judge.describe(source, error)
+            kind, failure = kind_of(session.over or error), judge.describe(source, error)
         wire.send(control, ["done", i, kind, failure])
         if kind in ("died", "protocol") and _over(session):
             break

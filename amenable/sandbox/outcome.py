@@ -11,7 +11,6 @@ anything else                                         infra: None
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 from collections.abc import Sequence
@@ -21,7 +20,9 @@ from typing import Any, cast
 from amenable.records import Failure, Outcome, Verdict
 from amenable.sandbox.provider import Evidence, Limits
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
+_SIGXCPU = 24  # by number, and statuses taken apart by hand: Windows has neither
 _OUT_OF_TIME = ("wall", "cpu")
 _KINDS: dict[str, tuple[Outcome, bool | None]] = {
     "pass": ("pass", True),
@@ -38,6 +39,7 @@ class _Trial:
 
     tests: Sequence[str]
     report: dict[str, Any]
+    limits: Limits
 
     def __post_init__(self) -> None:
         self.passed: list[bool | None] = [None] * len(self.tests)
@@ -52,7 +54,7 @@ class _Trial:
                     pass
                 case ["done", int(i), str(kind), dict(failure)] if i == self.at < len(self.tests):
                     self.outcomes[i], self.passed[i] = (
-                        _death(self.report) if kind == "died" else _KINDS.get(kind, ("protocol", False))
+                        _death(self.report, self.limits) if kind == "died" else _KINDS.get(kind, ("protocol", False))
                     )
                     self.failures[i] = failure
                     self.at = i + 1
@@ -63,21 +65,26 @@ class _Trial:
                     return
 
 
-def verdict_of(tests: Sequence[str], evidence: Evidence, *, isolation: str, limits: Limits) -> Verdict:
-    """The verdict on one check; never raises, whatever the evidence is. Without tests: did the program run to its end?"""
+def verdict_of(
+    tests: Sequence[str], evidence: Evidence, *, isolation: str, limits: Limits, confined: bool = True
+) -> Verdict:
+    """The verdict on one check; never raises, whatever the evidence is. Without tests: did the program run to its end?
+
+    Where nothing was `confined` the program could have reached the judge: the verdict is cooperative.
+    """
     report = evidence.report if isinstance(evidence.report, dict) else {}
     if not tests:
         return _of_solo(evidence.events, report, isolation, limits)
-    trial = _Trial(tests, report)
+    trial = _Trial(tests, report, limits)
     trial.read(evidence.events)
     if not trial.ended and trial.at < len(tests):
-        trial.outcomes[trial.at] = _interrupted(report, bool(evidence.events))
+        trial.outcomes[trial.at], trial.passed[trial.at] = _interrupted(report, bool(evidence.events))
     first = next((i for i, outcome in enumerate(trial.outcomes) if outcome != "pass"), None)
     outcome: Outcome = "pass" if first is None else trial.outcomes[first] or "infra"
     failure = None
     if first is not None:
         failure = _failure(trial.failures[first], tests[first], outcome, report, limits)
-    return _verdict(outcome, tuple(trial.passed), failure, report, isolation, trial.cooperative)
+    return _verdict(outcome, tuple(trial.passed), failure, report, isolation, trial.cooperative or not confined)
 
 
 def _of_solo(events: Sequence[Any], report: dict[str, Any], isolation: str, limits: Limits) -> Verdict:
@@ -91,7 +98,7 @@ def _of_solo(events: Sequence[Any], report: dict[str, Any], isolation: str, limi
             outcome = "memory" if kind == "MemoryError" else "fail"
             found["error"] = f"{kind}: {message}" if message else kind
         case _:
-            outcome = _death(report)[0]
+            outcome = _death(report, limits)[0]
     failure = None if outcome == "pass" else _failure(found, "", outcome, report, limits)
     return _verdict(outcome, (), failure, report, isolation, cooperative=True)
 
@@ -121,33 +128,37 @@ def _number(value: object) -> float:
 
 
 def _lasting(text: object) -> str:
-    """Without memory addresses: the same check, done again in another process, has the same record."""
-    return _ADDRESS.sub("at 0x…", str(text))
+    """Without memory addresses: the same check, done again in another process, has the same record.
+
+    Control characters and what is no character are written out, so that a terminal shows them and a file holds them.
+    """
+    shown = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", _ADDRESS.sub("at 0x…", str(text)))
+    return shown.encode("utf-8", "backslashreplace").decode()
 
 
-def _death(report: dict[str, Any]) -> tuple[Outcome, bool | None]:
+def _death(report: dict[str, Any], limits: Limits) -> tuple[Outcome, bool | None]:
     status = report.get("defendant")
     if report.get("stopped") in _OUT_OF_TIME:
         return "timeout", None  # killed by the zygote, and the judge saw it
-    if not isinstance(status, int) or (os.WIFEXITED(status) and os.WEXITSTATUS(status) == report.get("unconfined")):
+    if not isinstance(status, int) or not report.get("confined"):
         return "infra", None
-    if _out_of_cpu(status):
+    if _out_of_cpu(status) and _number(report.get("cpu_seconds")) > 0.9 * limits.cpu_seconds:
         return "timeout", None
     return "crash", False
 
 
 def _out_of_cpu(status: int) -> bool:
-    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU
+    return status & 0x7F == _SIGXCPU
 
 
-def _interrupted(report: dict[str, Any], judging: bool) -> Outcome:
+def _interrupted(report: dict[str, Any], judging: bool) -> tuple[Outcome, bool | None]:
     """Why the judge did not finish."""
     status = report.get("judge")
     if report.get("stopped") in _OUT_OF_TIME or (isinstance(status, int) and _out_of_cpu(status)):
-        return "timeout"
+        return "timeout", None
     if report.get("stopped") == "room":
-        return "crash"
-    return "protocol" if judging else "infra"  # a judge that breaks was broken by what it was sent
+        return "crash", False
+    return ("protocol", None) if judging else ("infra", None)  # a judge that breaks was broken by what it was sent
 
 
 def _failure(found: dict[str, Any], test: str, outcome: Outcome, report: dict[str, Any], limits: Limits) -> Failure:
@@ -166,7 +177,7 @@ def _failure(found: dict[str, Any], test: str, outcome: Outcome, report: dict[st
         test=test,
         call=str(found.get("call", "")),
         got=_lasting(found.get("got", "")),
-        expected=str(found.get("expected", "")),
+        expected=_lasting(found.get("expected", "")),
         error=_lasting(error),
         line=found["line"] if type(found.get("line")) is int else None,
         source=str(found.get("source", ""))[:200],
@@ -176,10 +187,10 @@ def _failure(found: dict[str, Any], test: str, outcome: Outcome, report: dict[st
 def _obituary(status: int, sprawled: bool) -> str:
     if sprawled:
         return "the program's process was killed: too many threads or files"
-    if os.WIFSIGNALED(status):
+    if status & 0x7F:
         try:
-            name = signal.Signals(os.WTERMSIG(status)).name
+            name = signal.Signals(status & 0x7F).name
         except ValueError:
-            name = f"signal {os.WTERMSIG(status)}"
+            name = f"signal {status & 0x7F}"
         return f"the program's process was killed by {name}"
-    return f"the program ended its process (exit status {os.WEXITSTATUS(status)}) instead of returning"
+    return f"the program ended its process (exit status {status >> 8 & 0xFF}) instead of returning"

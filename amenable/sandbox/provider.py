@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from amenable.sandbox import wire
 
 
 @dataclass(frozen=True)
@@ -47,3 +50,17 @@ class Provider(Protocol):
 
     def stop(self) -> None:
         """Ends everything it started and removes its files. May be called again, and `start` after it."""
+
+
+def fits(value: object) -> bool:
+    """True if the value can be given to a zygote in one frame."""
+    try:
+        wire.pack(value)
+    except wire.FrameTooLarge:
+        return False
+    return True
+
+
+def default_workers() -> int:
+    """One a core that this process may use."""
+    return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import builtins
 import sys
 import types
-from typing import Any
+from typing import Any, NoReturn
 
 from amenable.sandbox import wire
-from amenable.sandbox.codec import CodecError, Decoder, Encoder
-from amenable.sandbox.handles import Handle
+from amenable.sandbox.codec import QUESTION_DEPTH_CAP, CodecError, Decoder, Encoder
+from amenable.sandbox.handles import Handle, handle_type, is_handle
 
+_VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
 _LENDABLE = frozenset({"builtins", "math", "operator", "cmath", "string", "re", "statistics"})
 
 
@@ -40,72 +41,102 @@ class Session:
         self.cooperative = False  # the program decided a comparison
         self.trusting = False  # the present statement asks the program for its expected value
         self.results: list[Any] = []  # what calls gave, in order, for the failure's "got"
+        self.told: list[list[Any]] = []  # what calls were given, in order, as nodes
+        self.changed = False  # the program has changed an argument, or called back
+        self.object_answered = False  # a method of an object of the program's has been called
+        self.over: BaseException | None = None  # why nothing more can be asked: a test may have swallowed it
+        self._methods: set[int] = set()  # handles that are methods
+        self._heard = False  # the program has handed over something of its own
+
+    def _end(self, error: BaseException) -> NoReturn:
+        self.over = error
+        raise error from None
 
     def receive(self) -> Any:
         """The next frame from the defendant. Raises Ended."""
         try:
             message = wire.receive(self._descriptor)
         except wire.Closed:
-            raise Ended("died", "the program's process ended") from None
+            self._end(Ended("died", "the program's process ended"))
         except wire.ProtocolError as error:
-            raise Ended("protocol", str(error)) from None
+            self._end(Ended("protocol", str(error)))
         if not isinstance(message, list) or len(message) < 2:
-            raise Ended("protocol", "a frame that is not a message")
+            self._end(Ended("protocol", "a frame that is not a message"))
         return message
 
     def namespace(self) -> Handle:
         """The program's global names: the defendant's object 0."""
-        return Handle(self, 0, "dict", [])
+        return handle_type(0)(self, 0, "dict", [])
 
     def ask(self, operation: str, *arguments: Any) -> Any:
         """Has the defendant do one operation.
 
         Raises what the program raised, with `amenable_report` on it.
         """
-        encoder = Encoder(self._opaque)
+        encoder = Encoder(self._opaque, depth=QUESTION_DEPTH_CAP)
         try:
             nodes = [encoder.node(argument) for argument in arguments]
-            wire.send(self._descriptor, ["op", operation, nodes])
+            wire.send(self._descriptor, ["op", operation, nodes], cap=wire.QUESTION_CAP)
         except (CodecError, wire.FrameTooLarge) as error:
-            raise Unsendable(f"an argument in the test: {error}") from None
+            if self._heard:  # then it may be the program's own answer that is handed back to it
+                self._end(Ended("protocol", str(error)))
+            self._end(Unsendable(f"an argument in the test: {error}"))
+        except Unsendable as error:
+            self._end(error)
         except wire.Closed:
-            raise Ended("died", "the program's process ended") from None
+            self._end(Ended("died", "the program's process ended"))
+        if operation == "call":
+            self.told.append(nodes[1:])
+            self.object_answered |= number_of(arguments[0]) in self._methods
+        answer = self._await(operation, encoder.objects)
+        if operation == "getattr" and is_handle(answer):
+            self._methods.add(number_of(answer))
+        return answer
+
+    def _await(self, operation: str, shared: list[Any]) -> Any:
         while True:
             message = self.receive()
             if message[0] == "cb":
                 self._called_back(message)
             elif message[0] == "ok":
-                return self._answer(message, encoder.objects)
+                self._heard |= operation == "call"
+                return self._answer(message, shared)
             elif message[0] == "err" and isinstance(message[1], dict):
-                raise rebuilt(message[1])
+                raise rebuilt(message[1], operation)
             else:
-                raise Ended("protocol", "an unknown message")
+                self._end(Ended("protocol", "an unknown message"))
 
     def _answer(self, message: Any, shared: list[Any]) -> Any:
         decoder = Decoder(self._resolve, shared)
         try:
             for index, content in message[1]:
+                self.changed = True
                 decoder.update(index, content)
             return decoder.value(message[2])
         except (CodecError, TypeError, ValueError, IndexError, RecursionError) as error:
-            raise Ended("protocol", str(error)[:200]) from None
+            self._end(Ended("protocol", str(error)[:200]))
 
     def _called_back(self, message: Any) -> None:
+        self.changed = True
         try:
             decoder = Decoder(self._resolve)
             arguments, keywords = decoder.value(message[2]), decoder.value(message[3])
-            function = self._lent[message[1]]
+            function = self._lent[_natural(message[1])]
         except (CodecError, TypeError, ValueError, IndexError) as error:
-            raise Ended("protocol", str(error)[:200]) from None
+            self._end(Ended("protocol", str(error)[:200]))
         try:
             reply = ["ok", Encoder(self._opaque).node(function(*arguments, **keywords))]
-        except Exception as error:
-            reply = ["err", type(error).__name__, str(error)[:400]]
-        wire.send(self._descriptor, reply)
+            wire.send(self._descriptor, reply)
+        except wire.Closed:
+            self._end(Ended("died", "the program's process ended"))
+        except (Exception, Unsendable) as error:  # also an answer that cannot cross
+            wire.send(self._descriptor, ["err", type(error).__name__, str(error)[:400]])
 
     def _opaque(self, value: Any) -> Any:
-        if type(value) is Handle:
-            return ["h", object.__getattribute__(value, "_amenable_number")]
+        if is_handle(value):
+            return ["h", number_of(value)]
+        if type(value) in _VIEWS:
+            return Encoder(self._opaque).node(list(value))
         module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
         if module in _LENDABLE and name and getattr(sys.modules.get(module), name, None) is value:
             return ["g", module, name]
@@ -116,29 +147,45 @@ class Session:
 
     def _resolve(self, tag: str, node: list[Any]) -> Any:
         if tag == "cb":
-            return self._lent[node[1]]
+            return self._lent[_natural(node[1])]
         if tag != "h":
             raise CodecError("unknown tag")
-        _, number, kind, plain = node
-        if type(number) is not int or type(kind) is not str:
+        _, number, kind, plain, abilities = node
+        if type(number) is not int or type(kind) is not str or type(abilities) is not int:
             raise CodecError("malformed handle")
         handle = self._handles.get(number)
         if handle is None or plain:
             data = [Decoder(self._resolve).value(item) for item in plain[:1]]
             if handle is None:
-                handle = self._handles[number] = Handle(self, number, kind, data)
+                handle = self._handles[number] = handle_type(abilities)(self, number, kind[:80], data)
             else:
                 object.__setattr__(handle, "_amenable_plain", data)
         return handle
 
 
-def rebuilt(report: dict[str, Any]) -> Exception:
-    """The program's exception as the nearest builtin Exception type, with its message and the report."""
+def _natural(index: Any) -> int:
+    if type(index) is not int or index < 0:
+        raise CodecError("a number that is none of ours")
+    return index
+
+
+def number_of(value: Any) -> int:
+    """The defendant's number for the object of a handle; -1 for anything else."""
+    return object.__getattribute__(value, "_amenable_number") if is_handle(value) else -1
+
+
+def rebuilt(report: dict[str, Any], operation: str = "") -> Exception:
+    """The program's exception as the nearest builtin Exception type, with its message and the report.
+
+    A StopIteration that is not the answer to `next` is a RuntimeError: it would end the test's own loops.
+    """
     kinds = report.get("kinds")
     names = [name for name in kinds if isinstance(name, str)] if isinstance(kinds, list) else []
     for name in names:
         kind = getattr(builtins, name, None)
         if isinstance(kind, type) and issubclass(kind, Exception):
+            if issubclass(kind, StopIteration | StopAsyncIteration) and operation != "next":
+                kind = RuntimeError
             break
     else:
         kind = Exception

@@ -1,4 +1,4 @@
-"""Frames on a file descriptor: 4 bytes of length (big endian), then one JSON value; 1 MiB at most.
+"""Frames on a file descriptor: 4 bytes of length (big endian), then one JSON value; 1 MiB at most, or as said.
 
 What arrives is never trusted: a length over the cap, text that is not JSON, or nesting too deep is a
 `ProtocolError`, and the reader's memory is bounded by the cap. No pickle anywhere.
@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 FRAME_CAP = 1 << 20
+QUESTION_CAP = 8 << 20  # from the judge to the defendant: what came in one frame goes back in one
 
 
 class ProtocolError(Exception):
@@ -27,11 +28,11 @@ class Closed(Exception):
     """The other side is gone."""
 
 
-def pack(value: object) -> bytes:
+def pack(value: object, cap: int = FRAME_CAP) -> bytes:
     """The frame for a JSON value. Raises FrameTooLarge."""
     data = json.dumps(value, separators=(",", ":")).encode()
-    if len(data) > FRAME_CAP:
-        raise FrameTooLarge(f"{len(data)} bytes; a frame holds {FRAME_CAP}")
+    if len(data) > cap:
+        raise FrameTooLarge(f"{len(data)} bytes; a frame holds {cap}")
     return len(data).to_bytes(4, "big") + data
 
 
@@ -42,9 +43,9 @@ def _wait(descriptor: int, event: int, deadline: float) -> None:
         raise TimeoutError("no answer before the deadline")
 
 
-def send(descriptor: int, value: object, deadline: float | None = None) -> None:
-    """Writes one frame. With a deadline (monotonic seconds) the descriptor must be non-blocking."""
-    view = memoryview(pack(value))
+def send(descriptor: int, value: object, deadline: float | None = None, cap: int = FRAME_CAP) -> None:
+    """Writes one frame of at most `cap` bytes. With a deadline (monotonic seconds) the descriptor must be non-blocking."""
+    view = memoryview(pack(value, cap))
     while view:
         if deadline is not None:
             _wait(descriptor, select.POLLOUT, deadline)

@@ -36,7 +36,7 @@ zygote.main(int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[4]))
 """
 _START_SECONDS = 30.0
 _GRACE_SECONDS = 2.0
-_EVENT_CAP = 64 << 10
+_EVENT_CAP, _OUTPUT_CAP = 64 << 10, 64 << 10
 _LAYERS = {
     "light": ("landlock", "seccomp", "network"),
     "full": ("namespaces", "root", "landlock", "seccomp", "network"),
@@ -135,10 +135,11 @@ class Worker:
         assert self._control is not None
         judge, judge_end = socket.socketpair()
         defendant, defendant_end = socket.socketpair()
-        with judge, defendant:
+        with judge, defendant, open(os.memfd_create("output"), "rb") as output:
             with judge_end, defendant_end:
                 self._control.setblocking(True)
-                socket.send_fds(self._control, [b"."], [judge_end.fileno(), defendant_end.fileno()])
+                ends = [judge_end.fileno(), defendant_end.fileno(), output.fileno()]
+                socket.send_fds(self._control, [b"."], ends)
                 self._control.setblocking(False)
             judge.setblocking(False)
             defendant.setblocking(False)
@@ -149,8 +150,10 @@ class Worker:
                 wire.send(defendant.fileno(), program, deadline)
             most = 1 if trial is None else 2 * len(trial["tests"]) + 1
             events = _events(judge.fileno(), most, deadline)
-        report = wire.receive(self._control.fileno(), deadline)
-        return Evidence(events, report if isinstance(report, dict) else {})
+            judge.close()  # whoever still writes to it ends; so does a program on its own
+            report = wire.receive(self._control.fileno(), deadline)
+            report["output"] = _tail(output.fileno())
+        return Evidence(events, report)
 
     def stop(self) -> None:
         """Ends the zygote and with it everything it started; removes its folder."""
@@ -185,6 +188,12 @@ def _events(descriptor: int, most: int, deadline: float) -> list[Any]:
     return events
 
 
+def _tail(descriptor: int) -> str:
+    size = os.fstat(descriptor).st_size
+    text = os.pread(descriptor, _OUTPUT_CAP, max(0, size - _OUTPUT_CAP)).decode("utf-8", "replace")
+    return f"[truncated: the last {_OUTPUT_CAP >> 10} KiB]\n{text}" if size > _OUTPUT_CAP else text
+
+
 def _places(modules: Sequence[str]) -> tuple[list[str], list[str]]:
     """Where modules to preload are found, and what has to be readable for them. Raises SandboxError."""
     path, read = [], []
@@ -209,17 +218,3 @@ def _bubble(base: str, read: Sequence[str]) -> list[str]:
         *binds,
         *("--size", str(16 << 20), "--tmpfs", base, "--chdir", "/", "--"),
     ]
-
-
-def fits(value: object) -> bool:
-    """True if the value can be given to a zygote in one frame."""
-    try:
-        wire.pack(value)
-    except wire.FrameTooLarge:
-        return False
-    return True
-
-
-def default_workers() -> int:
-    """One a core that this process may use."""
-    return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)

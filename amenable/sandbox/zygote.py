@@ -1,10 +1,10 @@
 """The zygote: a warm, clean interpreter that forks a defendant and a judge for every check, and buries both.
 
 Started by `worker` as a fresh process with only the standard library. It never sees a program or a test:
-those come over descriptors that it hands on unread, so that nothing about one check is in the memory from
-which the next is forked.
+those come over descriptors that it hands on unread, and so does what a program prints, so that nothing about one
+check is in the memory from which the next is forked.
 
-    parent -> zygote   one byte with two descriptors (judge's, defendant's), then a frame: `worker.Limits`, "solo"
+    parent -> zygote   one byte with three descriptors (judge's, defendant's, output), then a frame: `Limits` and "solo"
     zygote -> parent   first {"ready": layers...}; then a frame a check: how both processes ended
 
 A *solo* program has no judge: it runs to its end, and says itself, on the judge's socket, how it went.
@@ -24,6 +24,7 @@ import select
 import signal
 import socket
 import sys
+import threading
 import time
 from dataclasses import asdict
 from typing import Any
@@ -31,95 +32,99 @@ from typing import Any
 from amenable.sandbox import codec, confine, defendant, judge, landlock, wire
 from amenable.sandbox.confine import Layers
 
-_OUTPUT_CAP = 64 << 10
 _TURN = 0.025  # seconds between two looks at what a program without namespaces holds
 _MOST_THREADS, _MOST_FILES, _MOST_BYTES = 64, 512, 16 << 20
 _WARM = """abc array ast bisect calendar cmath collections collections.abc contextlib copy dataclasses datetime decimal
 enum fractions functools heapq itertools json math numbers operator queue random re statistics string struct sys textwrap
 threading time traceback types typing unicodedata""".split()
-_UNCONFINED = 77  # exit status of a child that could not be confined
 
 
 class Zygote:
-    """`control` is the socket to the parent; `base` the folder that scratch folders are made in."""
+    """`control` is the socket to the parent; `scratch` the only folder that programs may write to."""
 
-    def __init__(self, control: socket.socket, base: str, layers: Layers, read: list[str]) -> None:
-        self._control, self._base, self._layers, self._read = control, base, layers, read
+    def __init__(self, control: socket.socket, scratch: str, layers: Layers, read: list[str]) -> None:
+        self._control, self._scratch, self._layers, self._read = control, scratch, layers, read
         self._first = os.getpid() == 1
-        self._count = 0
+        self._rules = dict.fromkeys(("defendant", "judge"), -1)
+        if layers.landlock:
+            self._rules["judge"] = landlock.rules(read, None)
+        self._allow_scratch()
+
+    def _allow_scratch(self) -> None:
+        if self._layers.landlock:
+            if self._rules["defendant"] >= 0:
+                os.close(self._rules["defendant"])
+            self._rules["defendant"] = landlock.rules(self._read, self._scratch)
 
     def serve(self) -> None:
         """Checks until the parent hangs up."""
         while True:
-            data, descriptors, _, _ = socket.recv_fds(self._control, 1, 2)
+            data, descriptors, _, _ = socket.recv_fds(self._control, 1, 3)
             if not data:
                 return
             order = wire.receive(self._control.fileno())
-            report = self._check(descriptors[0], descriptors[1], order)
+            report = self._check(order, *descriptors)
             wire.send(self._control.fileno(), report)
 
-    def _check(self, judge_end: int, program_end: int, order: dict[str, Any]) -> dict[str, Any]:
-        self._count += 1
-        scratch = os.path.join(self._base, f"{self._count}")
-        os.mkdir(scratch, 0o700)
-        output, output_writer = os.pipe()
+    def _check(self, order: dict[str, Any], judge_end: int, program_end: int, output: int) -> dict[str, Any]:
         alive, alive_writer = os.pipe()
+        ready, ready_writer = os.pipe()
         started = time.monotonic()
         cpu, memory = float(order["cpu_seconds"]), int(order["memory_mb"])
         children = {}
         if order["solo"]:
             kept = [judge_end, program_end, alive_writer]
-            children["defendant"] = self._fork(kept, output_writer, scratch, cpu, memory)
+            children["defendant"] = self._fork("defendant", kept, ready_writer, output, cpu, memory)
         else:
             left, right = socket.socketpair()
             kept = [right.fileno(), program_end]
-            children["defendant"] = self._fork(kept, output_writer, scratch, cpu, memory)
+            children["defendant"] = self._fork("defendant", kept, ready_writer, output, cpu, memory)
             kept = [left.fileno(), judge_end, alive_writer]
-            children["judge"] = self._fork(kept, None, None, max(cpu, 1.0), max(memory, 1024))
+            children["judge"] = self._fork("judge", kept, ready_writer, None, max(cpu, 1.0), max(memory, 1024))
             left.close()
             right.close()
-        for end in (judge_end, program_end, alive_writer, output_writer):
+        for end in (judge_end, program_end, output, alive_writer, ready_writer):
             os.close(end)
-        watch = Watch(children["defendant"], scratch, started + float(order["seconds"]), cpu, not self._first)
-        stopped = watch.run(alive, output, self._control.fileno())
+        scratch = "" if self._first else self._scratch
+        watch = Watch(children["defendant"], started + float(order["seconds"]), cpu, scratch)
+        stopped = watch.run(alive, self._control.fileno())
         elapsed = time.monotonic() - started
         endings = self._bury(children)
-        watch.drain(output)
+        confined = len(os.read(ready, 2)) == len(children)
         os.close(alive)
-        os.close(output)
-        self._clean(scratch)
+        os.close(ready)
+        self._clean()
         return {
             "defendant": endings["defendant"][0],
             "judge": endings["judge"][0] if "judge" in endings else None,
             "cpu_seconds": endings["defendant"][1],
-            "unconfined": _UNCONFINED,
+            "confined": confined,
             "stopped": stopped,
-            "output": watch.output(),
             "seconds": elapsed,
         }
 
-    def _fork(self, keep: list[int], output: int | None, scratch: str | None, cpu_seconds: float, memory: int) -> int:
-        """A confined child: the defendant where it has a `scratch` folder, else the judge. Keeps `keep` as 3, 4, ..."""
+    def _fork(self, role: str, keep: list[int], ready: int, output: int | None, cpu_seconds: float, memory: int) -> int:
+        """A confined child that has `keep` as 3, 4, ...; it writes a byte to `ready` before it reads what to run."""
         child = os.fork()
         if child:
             return child
-        status = _UNCONFINED
+        status = 1
         try:
             os.setsid()
             devnull = os.open("/dev/null", os.O_RDWR)
             for target, source in enumerate((devnull, *(output or devnull,) * 2)):
                 os.dup2(source, target)
-            kept = [os.dup2(end, 100 + i, inheritable=False) for i, end in enumerate(keep)]
+            kept = [os.dup2(end, 100 + i, inheritable=False) for i, end in enumerate([*keep, ready])]
             kept = [os.dup2(end, 3 + i, inheritable=False) for i, end in enumerate(kept)]
-            os.closerange(3 + len(kept), 256)
-            if scratch is not None:
-                os.chdir(scratch)
+            if role == "defendant":
+                os.chdir(self._scratch)
             if self._layers.rlimits:
                 confine.limit(memory, cpu_seconds)
-            confine.restrict(self._layers, self._read, scratch)
+            confine.restrict(self._layers, self._rules[role])
+            os.write(kept[-1], b".")
+            os.closerange(kept[-1], 256)
             random.seed(0)  # after the fork, which seeds it anew: same program, same verdict
-            status = 1
-            (judge.main if scratch is None else defendant.main)(kept[0], kept[1])
+            (judge.main if role == "judge" else defendant.main)(kept[0], kept[1])
             status = 0
         except wire.Closed:
             status = 0
@@ -149,36 +154,33 @@ class Zygote:
             _bury_orphans()
         return endings
 
-    def _clean(self, scratch: str) -> None:
-        with contextlib.suppress(OSError):
-            os.rmdir(scratch)
+    def _clean(self) -> None:
+        if not os.listdir(self._scratch):
             return
         if self._layers.tmpfs:
-            confine.unmount(self._base)
-            if confine.mount_scratch(self._base):
+            confine.unmount(self._scratch)
+            if confine.mount_scratch(self._scratch):
+                self._allow_scratch()  # it is another folder now
                 return
-        _remove(scratch)
+        empty(self._scratch)
 
 
 class Watch:
-    """Looks after one program until its check is over: collects its output, ends what uses more than it may.
+    """Looks after one program until its check is over, and ends what uses more than it may.
 
-    `deadline` is wall clock, only the backstop; what counts is `cpu_seconds` of computing by all its threads. `alone`:
-    without namespaces there is no limit of the kernel's on threads and files that concerns one program only, so they
-    are counted here, every 25 ms.
+    `deadline` is wall clock, only the backstop; what counts is `cpu_seconds` of computing by all its threads. Without
+    namespaces there is no limit of the kernel's on threads and files that concerns one program only: then they are
+    counted here, the files in `scratch`, every 25 ms.
     """
 
-    def __init__(self, process: int, scratch: str, deadline: float, cpu_seconds: float, alone: bool) -> None:
-        self._process, self._scratch, self._deadline = process, scratch, deadline
-        self._cpu_seconds, self._alone = cpu_seconds, alone
+    def __init__(self, process: int, deadline: float, cpu_seconds: float, scratch: str) -> None:
+        self._process, self._deadline, self._cpu_seconds, self._scratch = process, deadline, cpu_seconds, scratch
         self._clock = (~process << 3) | 2  # the kernel's name for the CPU clock of a process
-        self._tail, self._cut = bytearray(), False
 
-    def run(self, alive: int, output: int, control: int) -> str:
+    def run(self, alive: int, control: int) -> str:
         """Until `alive` is closed by all who hold it or `control` hangs up: "". Else what was used up: wall, cpu, room."""
-        os.set_blocking(output, False)
         poller = select.poll()
-        for end in (alive, output, control):
+        for end in (alive, control):
             poller.register(end, select.POLLIN | select.POLLHUP)
         while True:
             left = self._deadline - time.monotonic()
@@ -187,13 +189,10 @@ class Watch:
             cpu_left = self._cpu_seconds - self._used()
             if cpu_left <= 0:
                 return "cpu"
-            if self._alone and self._sprawls():
+            if self._scratch and self._sprawls():
                 return "room"
-            wait = min(left, max(cpu_left, 0.002), _TURN if self._alone else left)
-            ready = dict(poller.poll(wait * 1000 + 1))
-            if output in ready and self.drain(output):
-                poller.unregister(output)
-            if alive in ready or control in ready:
+            wait = min(left, max(cpu_left, 0.002), _TURN if self._scratch else left)
+            if poller.poll(wait * 1000 + 1):
                 return ""
 
     def _used(self) -> float:
@@ -215,45 +214,33 @@ class Watch:
                     return True
         return False
 
-    def drain(self, output: int) -> bool:
-        """Reads what is there, at most 1 MiB, and keeps the tail. True at the end of the stream."""
-        for _ in range(16):
-            try:
-                part = os.read(output, 1 << 16)
-            except BlockingIOError:
-                return False
-            if not part:
-                return True
-            self._tail += part
-            if len(self._tail) > _OUTPUT_CAP:
-                del self._tail[: len(self._tail) - _OUTPUT_CAP]
-                self._cut = True
-        return False
 
-    def output(self) -> str:
-        """The tail of what the program printed."""
-        text = bytes(self._tail).decode("utf-8", "replace")
-        return f"[truncated: the last {_OUTPUT_CAP >> 10} KiB]\n{text}" if self._cut else text
+def empty(folder: str) -> None:
+    """Empties a folder whatever a program has put there: paths longer than the kernel takes, folders without rights.
 
-
-def _remove(folder: str) -> None:
-    """Removes a folder whatever a program has put there: paths longer than the kernel takes, folders without rights."""
-    count = 0
-    pending = [entry.path for entry in os.scandir(folder)]
-    while pending:
-        path = pending.pop()
-        with contextlib.suppress(OSError):
-            if not os.path.islink(path) and os.path.isdir(path):
-                os.chmod(path, 0o700)
-                for entry in list(os.scandir(path)):
-                    count += 1
-                    pending.append(os.path.join(folder, f".{count}"))
-                    os.rename(entry.path, pending[-1])
-                os.rmdir(path)
+    Goes down and up by single steps; nobody else may be at work in it. Raises OSError for what cannot be removed.
+    """
+    os.chdir(folder)
+    above: list[str] = []
+    try:
+        while True:
+            below = ""
+            for entry in os.scandir("."):
+                if entry.is_dir(follow_symlinks=False):
+                    below = entry.name
+                    break
+                os.unlink(entry.name)
+            if below:
+                os.chmod(below, 0o700)
+                os.chdir(below)
+                above.append(below)
+            elif above:
+                os.chdir("..")
+                os.rmdir(above.pop())
             else:
-                os.unlink(path)
-    with contextlib.suppress(OSError):
-        os.rmdir(folder)
+                return
+    finally:
+        os.chdir("/")
 
 
 def _bury_orphans() -> None:
@@ -286,6 +273,7 @@ def _warm_up(preload: list[str], path: list[str]) -> None:
         )
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
+    threading.stack_size(1 << 20)  # of the address space that a program may have, for each of its threads
     gc.collect()
     gc.freeze()
 
@@ -297,6 +285,7 @@ def main(descriptor: int, base: str, options: dict[str, Any]) -> None:
     """
     os.environ.clear()
     sys.argv[:] = [""]
+    confine.hide_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     control = socket.socket(fileno=descriptor)
@@ -307,7 +296,8 @@ def main(descriptor: int, base: str, options: dict[str, Any]) -> None:
         if child:  # stays in the host's mounts, to remove the folder
             control.close()
             os.waitpid(child, 0)
-            _remove(base)
+            with contextlib.suppress(OSError):
+                os.rmdir(base)
             os._exit(0)
         confine.die_with_parent()
     elif not wrapped:
@@ -333,5 +323,7 @@ def main(descriptor: int, base: str, options: dict[str, Any]) -> None:
         wire.send(descriptor, {"ready": about})
         Zygote(control, base, layers, read).serve()
     if not first:
-        _remove(base)
+        with contextlib.suppress(OSError):
+            empty(base)
+            os.rmdir(base)
     os._exit(0)

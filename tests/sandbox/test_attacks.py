@@ -1,4 +1,7 @@
-"""Programs that try to pass without being right, to harm the host, or to break the box: none may."""
+"""Programs that try to pass without being right, to harm the host, or to break the box: none may, in full and in light mode.
+
+The catalogue is bench/attacks.py; here are also the attacks that one program cannot hold.
+"""
 
 # ruff: noqa: E501  (a program stands on one line)
 
@@ -10,14 +13,66 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import attacks
 import pytest
 
 from amenable.sandbox import Sandbox
 
 TESTS = ["assert f(2) == 4", "assert f([1, 2]) == [1, 2, 1, 2]"]
 RIGHT = "def f(x):\n    return x * 2\n"
+SLOWEST = 3.0  # seconds: the limit of 1 twice, and some
 
-ALWAYS_EQUAL = """
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a canary in it, and one that has to stay empty; the canary is in the environment too."""
+    folder = tmp_path_factory.mktemp("host")
+    (folder / "canary").write_text(attacks.CANARY)
+    (folder / "outside").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(attacks.CANARY_VARIABLE, attacks.CANARY)
+        yield folder
+
+
+@pytest.fixture(scope="module", params=["full", "light"])
+def box(request: pytest.FixtureRequest, host: Path) -> Iterator[Sandbox]:
+    with Sandbox(timeout=1.0, memory_mb=256, workers=1, mode=request.param) as sandbox:
+        yield sandbox
+
+
+def named(attack: attacks.Attack) -> str:
+    return f"{attack.kind}-{attack.name}"
+
+
+@pytest.mark.parametrize("attack", attacks.ATTACKS, ids=named)
+def test_every_attack_is_survived(box: Sandbox, host: Path, attack: attacks.Attack) -> None:
+    if attack.needs_namespaces and not box.report()["namespaces"]:
+        pytest.skip("Landlock does not govern this; docs/security.md says so")
+    aimed = attacks.planted(attack, str(host / "canary"), str(host / "outside"))
+    began = time.monotonic()
+    verdict = box.check(aimed.program, aimed.tests)
+    assert time.monotonic() - began < SLOWEST
+    assert verdict.outcome in attack.outcomes, verdict
+    assert verdict.ok == (attack.outcomes == attacks.PASS) or "pass" in attack.outcomes
+    assert (host / "canary").read_text() == attacks.CANARY
+    assert list((host / "outside").iterdir()) == []
+    assert box.check(RIGHT, TESTS).ok
+
+
+@pytest.mark.parametrize("attack", attacks.LABELS, ids=named)
+def test_a_test_that_the_program_can_decide_is_labelled(box: Sandbox, attack: attacks.Attack) -> None:
+    verdict = box.check(attack.program, attack.tests)
+    assert not verdict.ok or verdict.integrity == "cooperative"
+
+
+def test_the_catalogue_is_as_large_as_promised() -> None:
+    kinds = [attack.kind for attack in attacks.ATTACKS]
+    least = {"benign": 7, "resources": 21, "host": 17, "verdict": 23, "robustness": 4}
+    assert all(kinds.count(kind) >= count for kind, count in least.items())
+    assert len({attack.name for attack in (*attacks.ATTACKS, *attacks.LABELS)}) == len(kinds) + len(attacks.LABELS)
+
+
+YES_MAN = """
 class Any(BASE):
     def __eq__(self, other): return True
     def __ne__(self, other): return False
@@ -33,96 +88,11 @@ class Any(BASE):
     def __class__(self): return int
     def __iter__(self): return iter(())
     def __len__(self): return 0
+def f(x): return Any()
+x = y = candidate = Any()
+class math:
+    isclose = staticmethod(lambda *a: True)
 """
-FORGERIES = {
-    "always_equal": ALWAYS_EQUAL.replace("BASE", "object") + "def f(x): return Any()",
-    "always_equal_list": ALWAYS_EQUAL.replace("BASE", "list") + "def f(x): return Any()",
-    "always_equal_int": ALWAYS_EQUAL.replace("BASE", "int") + "def f(x): return Any()",
-    "always_equal_inside": ALWAYS_EQUAL.replace("BASE", "object") + "def f(x): return [Any(), Any(), Any(), Any()]",
-    "always_equal_function": ALWAYS_EQUAL.replace("BASE", "object") + "f = Any\nAny.__new__ = lambda c, x: c()",
-    "mock_any": "from unittest import mock\ndef f(x): return mock.ANY",
-    "sys_exit": "import sys\ndef f(x): sys.exit(0)",
-    "sys_exit_at_import": "import sys\nsys.exit(0)",
-    "os_exit": "import os\ndef f(x): os._exit(0)",
-    "os_exit_at_import": "import os\nos._exit(0)",
-    "system_exit": "def f(x): raise SystemExit(0)",
-    "keyboard_interrupt": "def f(x): raise KeyboardInterrupt",
-    "stop_iteration": "def f(x): raise StopIteration",
-    "prints": "print('pass'); print('[\"done\", 0, \"pass\", {}]', flush=True)\ndef f(x): print('OK'); print('1 passed')",
-    "patched_builtins": """
-import builtins, operator
-builtins.isinstance = builtins.all = builtins.any = lambda *a: True
-operator.eq = lambda a, b: True
-builtins.AssertionError = type('Quiet', (BaseException,), {})
-builtins.repr = builtins.str
-def f(x): return None""",
-    "shadowed_helpers": "def abs(x): return 0\ndef sorted(x): return x\ndef set(x): return x\nmath = None\ndef f(x): return 0",
-    "atexit": "import atexit, os\natexit.register(lambda: os._exit(0))\ndef f(x): return 0",
-    "excepthook": "import sys\nsys.excepthook = lambda *a: None\ndef f(x): raise AssertionError",
-    "frames": """
-import sys, gc
-def f(x):
-    frame = sys._getframe()
-    while frame:
-        for value in list(frame.f_locals.values()) + list(frame.f_code.co_consts):
-            if isinstance(value, str) and 'assert f(' in value and '== ' in value:
-                return eval(value.split('==')[1])
-        frame = frame.f_back
-    for thing in gc.get_objects():
-        if isinstance(thing, (list, tuple)):
-            for value in thing:
-                if isinstance(value, str) and value.startswith('assert f(') and '== ' in value:
-                    return eval(value.split('==')[1])""",
-    "tests_from_disk": """
-import os
-def f(x):
-    for root in ('/', '/tmp', '/work', '/root', '/home', '/proc/self', '/proc/1'):
-        for folder, _, files in os.walk(root):
-            for name in files:
-                try:
-                    text = open(os.path.join(folder, name)).read()
-                except Exception:
-                    continue
-                if 'assert f(' in text:
-                    return 4""",
-    "sprayed_descriptors": """
-import os, json
-def frame(value):
-    data = json.dumps(value).encode()
-    return len(data).to_bytes(4, 'big') + data
-for descriptor in range(0, 64):
-    for value in (["done", 0, "pass", {}], ["done", 1, "pass", {}], ["end", False], ["ok", [], True]):
-        try:
-            os.write(descriptor, frame(value))
-        except OSError:
-            pass
-def f(x): return 0""",
-    "own_frames": """
-import os
-def f(x):
-    os.write(3, (5).to_bytes(4, 'big') + b'[[[[[')
-    return 4""",
-    "huge_frame": "import os\ndef f(x): os.write(3, b'\\xff' * 4096); return 4",
-    "unknown_callback": """
-import os, json
-data = json.dumps(["cb", 0, ["t", []], ["d", []]]).encode()
-def f(x): os.write(3, len(data).to_bytes(4, 'big') + data); return 4""",
-}
-
-
-@pytest.fixture(scope="module")
-def box() -> Iterator[Sandbox]:
-    with Sandbox(timeout=1.0, memory_mb=256, workers=1) as sandbox:
-        yield sandbox
-
-
-@pytest.mark.parametrize("name", FORGERIES)
-def test_a_forged_verdict_does_not_pass(box: Sandbox, name: str) -> None:
-    verdict = box.check(FORGERIES[name], TESTS, timeout=3.0)
-    assert not verdict.ok
-    assert True not in verdict.passed
-    assert verdict.outcome in ("fail", "crash", "protocol", "memory", "timeout")
-    assert box.check(RIGHT, TESTS).ok
 
 
 @pytest.mark.parametrize(
@@ -140,60 +110,64 @@ def test_a_forged_verdict_does_not_pass(box: Sandbox, name: str) -> None:
         "assert f(2) is True",
         "assert (f(2), 1) == (4, 1)",
         "assert {'a': f(2)} == {'a': 4}",
+        "assert all(f(x) == y for x, y in [(2, 4)])",
+        "for x, y in [(2, 4)]:\n    assert abs(f(x) - y) < 1e-6",
+        "def check(candidate):\n    assert candidate(2) == 4\ncheck(f)",
+        "try:\n    assert f(2) == 4\nexcept TypeError:\n    pass",
     ],
 )
-@pytest.mark.parametrize("name", ["always_equal", "always_equal_list", "always_equal_int", "shadowed_helpers"])
-def test_no_form_of_test_is_won_by_operators(box: Sandbox, name: str, test: str) -> None:
-    program = FORGERIES[name].replace("return 0", "return [7]") if name == "shadowed_helpers" else FORGERIES[name]
-    program += "\nclass math:\n    isclose = staticmethod(lambda *a: True)\n"
-    verdict = box.check(program, [test])
-    if (name, test) == ("always_equal_int", "assert f(2) < 0"):
-        pytest.skip("its plain value, 0, is the program's own data")
-    assert verdict.passed == (False,)
+@pytest.mark.parametrize("base", ["object", "list", "str"])
+def test_no_form_of_test_is_won_by_operators(box: Sandbox, base: str, test: str) -> None:
+    assert box.check(YES_MAN.replace("BASE", base), [test]).passed == (False,)
 
 
 @pytest.mark.parametrize(
-    ("program", "outcomes"),
+    ("setup", "tests"),
     [
-        ("def f(x):\n    while True: pass", {"timeout"}),
-        ("def f(x):\n    while True:\n        try:\n            while True: pass\n        except BaseException: pass", {"timeout"}),
-        ("import time\ndef f(x): time.sleep(100)", {"timeout"}),
-        ("import time\ntime.sleep(100)", {"timeout"}),
-        ("import signal, time\nfor s in range(1, 65):\n    try: signal.signal(s, signal.SIG_IGN)\n"
-         "    except (OSError, ValueError): pass\ndef f(x):\n    while True: pass", {"timeout"}),
-        ("import os, signal\ndef f(x): os.kill(os.getpid(), signal.SIGSTOP)", {"timeout"}),
-        ("import re\ndef f(x): return re.match('(a+)+$', 'a' * 64 + 'b')", {"timeout"}),
-        ("def f(x): return sum(range(10 ** 12))", {"timeout"}),
-        ("def f(x): return 9 ** 9 ** 9", {"timeout", "memory"}),
-        ("def f(x): return [0] * 10 ** 10", {"memory"}),
-        ("def f(x):\n    a = []\n    while True: a.append(bytearray(1 << 20))", {"memory"}),
-        ("import mmap\ndef f(x):\n    a = []\n    while True: a.append(mmap.mmap(-1, 1 << 24))", {"memory", "fail"}),
-        ("def f(x): return f(x)", {"fail"}),
-        ("import sys\nsys.setrecursionlimit(10 ** 9)\nclass A:\n    def __getattr__(s, n): return getattr(s, n + 'x')\n"
-         "def f(x): return A().y", {"crash", "memory", "fail", "timeout"}),
-        ("import ctypes\ndef f(x): ctypes.string_at(0)", {"crash"}),
-        ("import os\ndef f(x): os.abort()", {"crash"}),
-        ("def f(x): return 'x' * (3 << 20)", {"protocol"}),
-        ("def f(x):\n    a = []\n    for _ in range(10 ** 5): a = [a]\n    return a", {"protocol", "fail", "crash"}),
-        ("import os\ndef f(x):\n    while True: os.fork()", {"fail"}),
-        ("import ctypes\ndef f(x): return ctypes.CDLL(None).fork() or 1 / 0", {"fail"}),
-        ("import threading, time\ndef f(x):\n    while True:\n"
-         "        threading.Thread(target=time.sleep, args=(9,)).start()", {"fail", "memory", "timeout"}),
-        ("import os\ndef f(x):\n    while True: os.dup(1)", {"fail"}),
-        ("import os\ndef f(x):\n    while True:\n        os.mkdir('d'); os.chdir('d')", {"fail"}),
-        ("def f(x):\n    i = 0\n    while True:\n        i += 1\n        open(str(i), 'wb').write(b'x' * 10 ** 6)", {"fail", "crash"}),
+        ("want = LIMIT", ["assert f(2) == want"]),
+        ("DATA = [3, 1, 2]\nCOPY = DATA", ["assert empty(DATA) == sorted(COPY)"]),
+        ("def same(a, b):\n    return f(a) == f(b)", ["assert same(f(2), 5)"]),
     ],
-)  # fmt: skip
-def test_resources_are_bounded_and_the_box_goes_on(box: Sandbox, program: str, outcomes: set[str]) -> None:
-    began = time.monotonic()
-    verdict = box.check(program, TESTS)
-    assert verdict.outcome in outcomes, verdict
-    assert True not in verdict.passed
-    assert time.monotonic() - began < 3.0
-    assert box.check(RIGHT, TESTS).ok
+)
+def test_what_the_setup_does_counts_for_the_label(box: Sandbox, setup: str, tests: list[str]) -> None:
+    program = "LIMIT = 5\ndef f(x): return 5\ndef empty(a):\n    a.clear()\n    return []"
+    verdict = box.check(program, tests, setup)
+    assert verdict.ok, verdict
+    assert verdict.integrity == "cooperative"
 
 
-def test_output_is_drained_and_its_tail_kept(box: Sandbox) -> None:
+def test_a_program_that_dies_while_its_failure_is_described_fails(box: Sandbox) -> None:
+    program = "import os\nclass P:\n    def __getattr__(self, name): os._exit(0)\np = P()\ndef init(): raise ValueError\ndef f(x): return 0"
+    assert box.check(program, ["assert f(2) == p.x"], "init()").outcome == "fail"
+    verdict = box.check(program, ["assert f(2) == p.x"])
+    assert (verdict.outcome, verdict.passed) == ("crash", (False,))
+
+
+def test_nothing_of_one_check_is_in_the_memory_of_the_next(box: Sandbox) -> None:
+    """Everything readable in the program's own heap is searched, by writing it to a file."""
+    box.check("print('tell' + 'tale' * 3)\ndef f(x): return 'tell' + 'tale' * 3", ["assert f(1) == 1"])
+    search = """
+import os
+word = bytes(reversed(b'elatelatelatllet'))
+def f(x):
+    found, step = [], 1 << 16
+    here = id(object()) & ~0xffffff
+    for start in range(here - (8 << 20), here + (8 << 20), step):
+        with open('page', 'wb', buffering=0) as page:
+            try:
+                import ctypes
+                n = os.write(page.fileno(), (ctypes.c_char * step).from_address(start))
+            except OSError:
+                continue
+        if word in open('page', 'rb').read():
+            found.append(start)
+    return len(found) - bool(found)  # its own copy
+"""
+    verdict = box.check(search, ["assert f(1) == 0"], timeout=5.0)
+    assert verdict.ok, verdict
+
+
+def test_output_is_kept_at_its_end(box: Sandbox) -> None:
     flood = "def f(x):\n    for i in range(200000): print('flood', i)\n    print('the end')\n    return x * 2"
     verdict = box.check(flood, TESTS[:1], timeout=5.0)
     assert verdict.ok
@@ -202,60 +176,21 @@ def test_output_is_drained_and_its_tail_kept(box: Sandbox) -> None:
     assert len(verdict.output) < (64 << 10) + 100
 
 
-HOST = {
-    "environment": "import os\ndef f(x): return dict(os.environ)",
-    "parents_environment": "def f(x): return open('/proc/1/environ', 'rb').read()",
-    "own_environment": "def f(x): return open('/proc/self/environ', 'rb').read()",
-    "passwd": "def f(x): return open('/etc/passwd').read()",
-    "home": "import os\ndef f(x): return os.listdir('/root' if os.path.exists('/root') else '/home')",
-    "root": "import os\ndef f(x): return os.listdir('/')",
-    "this_file": f"def f(x): return open({str(Path(__file__).resolve())!r}).read()",
-    "shell": "import subprocess\ndef f(x): return subprocess.run(['/bin/sh', '-c', 'echo hi'])",
-    "exec": "import os\ndef f(x): os.execv('/bin/true', ['true'])",
-    "network": "import socket\ndef f(x): return socket.create_connection(('127.0.0.1', 22))",
-    "abstract_socket": "import socket\ndef f(x): return socket.socket(socket.AF_UNIX).bind('\\0x')",
-    "write_outside": "def f(x): return open('/tmp/amenable-attack', 'w')",
-    "chmod": "import os\ndef f(x): return os.chmod('/tmp', 0o777)",
-    "poison": "import os, json\ndef f(x): return open(os.path.join(os.path.dirname(json.__file__), 'a.py'), 'w')",
-    "kill_parent": "import os\ndef f(x): return os.kill(os.getppid() or 1, 9)",
-    "kill_all": "import os\ndef f(x): return os.kill(-1, 9)",
-    "kill_group": "import os\ndef f(x): return os.killpg(1, 9)",
-    "ptrace": "import ctypes\ndef f(x):\n    if ctypes.CDLL(None).ptrace(16, 1, 0, 0) < 0: raise PermissionError",
-    "memfd": "import os\ndef f(x): return os.memfd_create('x')",
-    "unshare": "import ctypes\ndef f(x):\n    if ctypes.CDLL(None).unshare(0x10000000): raise PermissionError",
-}
-
-
-@pytest.mark.parametrize("name", HOST)
-def test_the_host_is_out_of_reach(box: Sandbox, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SECRET_KEY", "s3cret")
-    if not (box.report()["landlock"] and box.report()["seccomp"]):
-        pytest.skip("needs Landlock and seccomp")
-    verdict = box.check(HOST[name], ["assert f(0) == 'no'"])
-    assert verdict.failure is not None
-    if name == "environment":
-        assert verdict.failure.got == "{}"
-    else:
-        assert "Error" in verdict.failure.error, verdict
-        assert not verdict.failure.got
-    assert not os.path.exists("/tmp/amenable-attack")
-    assert box.check(RIGHT, TESTS).ok
-
-
-def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("mode", ["full", "light"])
+def test_nothing_is_left_behind(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     threads = [threading.Thread(target=time.sleep, args=(2,), daemon=True) for _ in range(3)]
     for thread in threads:
         thread.start()
-    before = _descendants()
-    with Sandbox(timeout=0.5, workers=2) as sandbox:
+    before, descriptors = _descendants(), len(os.listdir("/proc/self/fd"))
+    with Sandbox(timeout=0.5, workers=2, mode=mode) as sandbox:
         sandbox.check("open('left', 'w').write('x')\ndef f(x): return x * 2", TESTS)
         sandbox.check(
-            "import os\ndef f(x):\n    try: os.setsid()\n    except OSError: pass\n    while True: pass",
-            TESTS,
+            "import os\ndef f(x):\n    try: os.setsid()\n    except OSError: pass\n    while True: pass", TESTS
         )
         assert _descendants() > before
     assert _descendants() == before
+    assert len(os.listdir("/proc/self/fd")) == descriptors
     assert list(tmp_path.iterdir()) == []
 
 

@@ -142,8 +142,8 @@ def test_a_folder_is_removed_whatever_is_in_it(tmp_path: Path) -> None:
             os.chdir("d")
     finally:
         os.chdir(here)
-    zygote._remove(str(folder))
-    assert not folder.exists()
+    zygote.empty(str(folder))
+    assert list(folder.iterdir()) == []
     assert (outside / "kept").exists()
 
 
