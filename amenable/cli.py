@@ -79,6 +79,7 @@ def _dispatch(arguments: list[str], *, debug: bool) -> int:
         "models": _models,
         "doctor": _doctor,
         "report": _report,
+        "sandbox": _sandbox,
     }
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         out(_USAGE)
@@ -103,6 +104,7 @@ usage: amenable COMMAND ...
   models                    named small models; `models fetch NAME`, `models check [NAME]`
   doctor                    what this machine offers: versions, cores, memory, disk, sandbox
   report RUN_DIR            where a run's report is
+  sandbox                   run programs for other machines; they use mode=https://HOST:PORT
 
   --help, --version, --debug (show tracebacks)"""
 
@@ -179,4 +181,33 @@ def _report(arguments: list[str], *, debug: bool) -> int:
         fix = "finish the run: `amenable run NAME --out` this folder" if unfinished else "check the path"
         raise ConfigError(f"there is no report in {options.folder}", fix)
     out(str(page))
+    return 0
+
+
+def _sandbox(arguments: list[str], *, debug: bool) -> int:
+    parser = Parser("amenable sandbox")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; there is no encryption")
+    parser.add_argument("--port", type=int, default=8377)
+    parser.add_argument("--mode", default="auto", help="auto, full, light, wasi or docker")
+    parser.add_argument("--workers", type=int, default=0, help="checks at a time; 0: one a core")
+    parser.add_argument("--preload", default="", help="modules for programs to import, such as numpy,scipy")
+    options = parser.options(arguments)
+    if options is None:
+        return 0
+    from amenable.sandbox.box import provider
+    from amenable.sandbox.provider import default_workers
+    from amenable.sandbox.remote import TOKEN
+    from amenable.sandbox.server import Server
+
+    preload = [name for name in options.preload.split(",") if name]
+    providers = [provider(options.mode, preload) for _ in range(options.workers or default_workers())]
+    try:
+        server = Server((options.host, options.port), os.environ.get(TOKEN, ""), providers)
+    except OSError as error:
+        fix = "choose another with --port"
+        raise ConfigError(f"cannot listen on {options.host}:{options.port}: {error.strerror}", fix) from None
+    with server:
+        say(f"{len(providers)} workers, {server.about['isolation']}")
+        out(f"http://{options.host}:{server.server_address[1]}")
+        server.serve_forever()
     return 0

@@ -22,7 +22,7 @@ from amenable.records import Failure, Verdict
 from amenable.sandbox.outcome import verdict_of
 from amenable.sandbox.provider import Limits, Provider, ProviderFailed, default_workers, fits
 
-MODES = ("auto", "full", "light", "wasi", "none")
+MODES = ("auto", "full", "light", "wasi", "docker[:IMAGE]", "podman[:IMAGE]", "https://HOST:PORT", "none")
 _ACCEPTED = "I accept"
 
 
@@ -55,6 +55,8 @@ class Sandbox:
         "full"     namespaces with a file system of their own, Landlock, seccomp, limits
         "light"    Landlock, seccomp, limits: rootless also where namespaces are forbidden
         "wasi"     Python compiled to WebAssembly, on any system: pip install 'amenable[wasi]'
+        "docker"   a container without a network; "docker:IMAGE", "podman" and "container" (either) too
+        "https://HOST:PORT"  an `amenable sandbox` on another machine
         "none"     nothing: only with unsafe="I accept"
     """
 
@@ -192,20 +194,29 @@ class Sandbox:
 
 def provider(mode: str, preload: Sequence[str] = (), unsafe: str = "") -> Provider:
     """One place for programs to run in; see `Sandbox`. Raises SandboxError for a mode that there is not."""
-    if mode not in MODES:
-        raise SandboxError(f"mode={mode!r} is no sandbox", f"one of {', '.join(MODES)}")
+    kind, _, rest = mode.partition(":")
     if mode == "none" and unsafe != _ACCEPTED:
         raise SandboxError(
             "mode='none' runs programs nobody trusts with all that you may do yourself",
             f"mode='auto'; or, if you really mean it, unsafe={_ACCEPTED!r}",
         )
+    if mode in ("auto", "full", "light", "none"):
+        from amenable.sandbox.worker import Worker  # which only Linux can import
+
+        return Worker(mode, preload)
     if mode == "wasi":
         from amenable.sandbox.wasi import WasiProvider
 
         return WasiProvider(preload)
-    from amenable.sandbox.worker import Worker  # which only Linux can import
+    if kind in ("docker", "podman", "container"):
+        from amenable.sandbox.container import ContainerProvider
 
-    return Worker(mode, preload)
+        return ContainerProvider("" if kind == "container" else kind, rest, preload)
+    if kind in ("http", "https"):
+        from amenable.sandbox.remote import RemoteProvider
+
+        return RemoteProvider(mode, preload)
+    raise SandboxError(f"mode={mode!r} is no sandbox", f"one of {', '.join(MODES)}")
 
 
 def _unheld(tests: Sequence[str], outcome: Any, error: str) -> Verdict:
