@@ -69,7 +69,7 @@ def study(folder: Path, settings: ILFSettings, tasks: Material, shared: Sequence
         file.write_text("".join(f"{line}\n" for line in lines))
     clock = prepare(settings.threads)
     record = Run(folder, asdict(settings))
-    with Sandbox() as box:
+    with Sandbox(mode=settings.sandbox) as box:
         bench = Workbench(record, UnitTests(box), decoding_of(settings), settings.seed)
         outcome = Study(settings, tasks, bench, folder, clock).run()
     record.close()

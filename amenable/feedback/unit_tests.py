@@ -13,16 +13,19 @@ from amenable.records import Task, Verdict
 from amenable.sandbox import Job, Sandbox
 
 Progress = Callable[[int, int], None]
+CPU_FACTOR, CPU_LEAST = 10.0, 1.0  # a program may compute so many times as long as the reference solution; seconds
 
 
 class UnitTests:
     """Checks programs by their tasks' tests in `sandbox`; `retries` more tries for a missing verdict.
 
-    `timeout`: seconds for all tests of one program; None for the sandbox's own.
+    `timeout`: seconds of wall clock for all tests of one program, a backstop; None for the sandbox's own. After `validate`
+    a program may compute ten times as long as its task's reference solution, and at least a second.
     """
 
     def __init__(self, sandbox: Sandbox, *, retries: int = 1, timeout: float | None = None) -> None:
         self._sandbox, self._retries, self._timeout = sandbox, retries, timeout
+        self._cpu_seconds: dict[str, float] = {}
 
     def __call__(
         self, tasks: Sequence[Task], programs: Sequence[str], *, progress: Progress | None = None
@@ -44,7 +47,10 @@ class UnitTests:
         return verdicts
 
     def validate(self, tasks: Sequence[Task], *, progress: Progress | None = None) -> None:
-        """Raises DataError for a task without tests, or whose reference solution fails its own tests."""
+        """Holds every reference solution to its own tests, and takes the limits of CPU time from what it needed.
+
+        Raises DataError for a task without tests, or whose reference solution fails them.
+        """
         for task in tasks:
             _require_tests(task)
         solved = [(task, task.solution) for task in tasks if task.solution is not None]
@@ -52,9 +58,11 @@ class UnitTests:
         for (task, _), verdict in zip(solved, verdicts, strict=True):
             if not verdict.ok:
                 raise DataError(*_contradiction(task, verdict))
+            self._cpu_seconds[task.task_id] = max(CPU_LEAST, CPU_FACTOR * verdict.cpu_seconds)
 
     def _job(self, task: Task, program: str) -> Job:
-        return Job(program, task.tests, task.setup, task.entry_point, self._timeout)
+        cpu_seconds = self._cpu_seconds.get(task.task_id)
+        return Job(program, task.tests, task.setup, task.entry_point, self._timeout, cpu_seconds)
 
 
 def _require_tests(task: Task) -> None:

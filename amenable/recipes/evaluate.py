@@ -10,7 +10,16 @@ from amenable.evaluation.programs import evaluate_passes
 from amenable.feedback.unit_tests import UnitTests
 from amenable.policy.loading import load_policy
 from amenable.recipes.environment import command_of, machine, prepare, versions
-from amenable.recipes.programs import TASKS, Workbench, decoding_of, load_task_set, passes, sample_tasks, split_of
+from amenable.recipes.programs import (
+    TASKS,
+    Workbench,
+    decoding_of,
+    judges,
+    load_task_set,
+    passes,
+    sample_tasks,
+    split_of,
+)
 from amenable.recipes.settings import Recipe, setting
 from amenable.records import Task
 from amenable.report.html import write
@@ -35,6 +44,7 @@ class EvaluateSettings:
     dtype: str = setting("auto", "precision of the model", ("auto", "float32", "bfloat16"))
     rows: int = setting(128, "samples decoded at once")
     threads: int = setting(0, "CPU threads, 0 for all cores")
+    sandbox: str = setting("auto", "where programs run: auto, full, light, wasi, docker[:IMAGE], or https://HOST:PORT")
     seed: int = setting(0, "seed of the samples")
 
 
@@ -53,7 +63,7 @@ def run(settings: EvaluateSettings, folder: Path) -> Report:
     tasks, what = load_task_set(settings.task, settings.data)
     chosen = _chosen(settings, tasks)
     record = Run(folder, asdict(settings))
-    with Sandbox() as box:
+    with Sandbox(mode=settings.sandbox) as box:
         check = UnitTests(box)
         check.validate(chosen)
         bench = Workbench(record, check, decoding_of(settings), settings.seed)
@@ -85,6 +95,7 @@ def run(settings: EvaluateSettings, folder: Path) -> Report:
                 "Result",
                 [Table("pass@k", [*columns, Column("solved", percent=True), "missing"], rows, note)],
             ),
+            Section("Verdicts", [judges(attempts)]),
             Section("Samples", [Cards("One sample a task", cards, refinement_label="Program")]),
         ],
         config=asdict(settings),

@@ -78,6 +78,7 @@ class ILFSettings:
     test_split: str = setting("test", "the held-out split")
     rows: int = setting(192, "samples decoded at once")
     threads: int = setting(0, "CPU threads, 0 for all cores")
+    sandbox: str = setting("auto", "where programs run: auto, full, light, wasi, docker[:IMAGE], or https://HOST:PORT")
     seed: int = setting(0, "seed of the whole study")
 
 
@@ -148,7 +149,7 @@ def run(settings: ILFSettings, folder: Path) -> Report:
     clock = prepare(settings.threads)
     tasks = material(settings)
     record = Run(folder, asdict(settings))
-    with Sandbox() as box:
+    with Sandbox(mode=settings.sandbox) as box:
         check = UnitTests(box)
         check.validate([*tasks.train, *tasks.test])
         bench = Workbench(record, check, decoding_of(settings), settings.seed)

@@ -11,7 +11,7 @@ from amenable.evaluation.interval import Estimate, bootstrap_mean, wilson
 from amenable.evaluation.programs import PassComparison, compare_passes, evaluate_passes
 from amenable.recipes.environment import command_of, versions
 from amenable.recipes.ilf_study import Outcome
-from amenable.recipes.programs import Attempt, passes
+from amenable.recipes.programs import Attempt, judges, passes
 from amenable.report.page import (
     Bar,
     Bars,
@@ -54,6 +54,7 @@ def build_report(
             Section("Held-out tasks, before and after", [_pass_table(outcome, ks)], [f"{what}."]),
             Section("What refinements copied", [_copying_table(outcome)]),
             Section("Training", _curves(outcome)),
+            Section("Verdicts", [judges(_judged(outcome))], ["On refinements and held-out samples."]),
             Section("Samples", [_cards(settings, outcome)]),
         ],
         config=asdict(settings),
@@ -61,6 +62,11 @@ def build_report(
         versions=versions(),
         machine=machine,
     )
+
+
+def _judged(outcome: Outcome) -> list[Attempt]:
+    refined = [attempt for round_ in outcome.rounds for arm in round_.arms.values() for attempt in arm]
+    return [*refined, *outcome.before, *outcome.after]
 
 
 def pass_rate(attempts: Sequence[Attempt]) -> Estimate:

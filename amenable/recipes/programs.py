@@ -6,16 +6,18 @@ each chunk is a stage of the run, so a run that dies loses at most one.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from amenable.errors import ConfigError, DataError
 from amenable.evaluation.programs import Passed, graded
 from amenable.feedback.unit_tests import UnitTests
 from amenable.progress import bar
-from amenable.records import Decoding, Samples, Task, Verdict
+from amenable.records import Decoding, Outcome, Samples, Task, Verdict
+from amenable.report.page import Table
 from amenable.runs import Run
 from amenable.seeding import derive, python_random
 from amenable.task.embedded import load_embedded
@@ -126,6 +128,22 @@ def passes(attempts: Sequence[Attempt], *, hidden_only: bool = False) -> Passed:
     for attempt in attempts:
         grouped.setdefault(attempt.task.task_id, []).append(graded(attempt.verdict, attempt.task, hidden_only))
     return list(grouped.values())
+
+
+def judges(attempts: Sequence[Attempt]) -> Table:
+    """Which isolation judged how many attempts, with what outcomes; what the sandbox failed at has no isolation."""
+    counted: dict[tuple[str, str], Counter[str]] = {}
+    for attempt in attempts:
+        verdict = attempt.verdict
+        found = counted.setdefault((verdict.isolation or "none: left out", verdict.integrity), Counter())
+        found[verdict.outcome] += 1
+    outcomes = [name for name in get_args(Outcome) if any(found[name] for found in counted.values())]
+    rows: list[list[Any]] = [
+        [isolation, integrity, found.total(), *(found[name] for name in outcomes)]
+        for (isolation, integrity), found in sorted(counted.items())
+    ]
+    note = "Each program's record names the layers that confined it; infra: the sandbox failed, left out and counted."
+    return Table("Verdicts by who judged", ["isolation", "integrity", "verdicts", *outcomes], rows, note)
 
 
 def decoding_of(settings: Any) -> Decoding:

@@ -152,6 +152,8 @@ class Worker:
             events = _events(judge.fileno(), most, deadline)
             judge.close()  # whoever still writes to it ends; so does a program on its own
             report = wire.receive(self._control.fileno(), deadline)
+            if not isinstance(report, dict):
+                raise wire.ProtocolError("the zygote's report is none")
             report["output"] = _tail(output.fileno())
         return Evidence(events, report)
 

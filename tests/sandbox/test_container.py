@@ -1,4 +1,4 @@
-"""Programs in a container: without a daemon an error, never less; with one, and an image in AMENABLE_TEST_IMAGE, real checks."""
+"""Programs in a container: without a daemon an error, never less; with one, and AMENABLE_TEST_IMAGE, real checks."""
 
 from __future__ import annotations
 

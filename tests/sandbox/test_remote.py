@@ -57,7 +57,10 @@ def test_verdicts_are_those_of_the_machine_that_runs_them(url: str) -> None:
 
 def test_who_does_not_know_the_token_is_not_answered(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(remote.TOKEN, "another token, as long")
-    with Sandbox(mode=url, workers=1) as box, pytest.raises(SandboxError, match="the token is not the server's") as error:
+    with (
+        Sandbox(mode=url, workers=1) as box,
+        pytest.raises(SandboxError, match="the token is not the server's") as error,
+    ):
         box.check(RIGHT, TESTS)
     assert TOKEN not in str(error.value)
     monkeypatch.delenv(remote.TOKEN)
