@@ -70,3 +70,18 @@ def test_a_task_without_tests_is_refused(check: UnitTests) -> None:
         check.validate([task("empty", ())])
     with pytest.raises(DataError, match="'empty' has no tests"):
         check([task("empty", ())], ["x = 1"])
+
+
+def test_the_reference_solution_sets_how_long_a_program_may_compute() -> None:
+    slow = "import time\ndef f(x):\n    while time.process_time() < 0.15: pass\n    return x * 2"
+    spin = "def f(x):\n    while True: pass"
+    with Sandbox(timeout=9.0, workers=1) as box:
+        check = UnitTests(box)
+        tasks = [task("quick", solution="def f(x): return x * 2"), task("slow", solution=slow), task("unknown")]
+        check.validate(tasks)
+        found = [verdict.failure.error for verdict in check(tasks[:2], [spin] * 2) if verdict.failure is not None]
+        assert found[0] == "timeout: more than 1 s of computing"  # the least
+        seconds = float(found[1].removeprefix("timeout: more than ").removesuffix(" s of computing"))
+        assert 1.5 <= seconds <= 3.0  # ten times what it took
+        assert check(tasks[1:2], [slow])[0].ok
+        assert check._job(tasks[2], spin).cpu_seconds is None  # no reference solution: the wall clock's limit

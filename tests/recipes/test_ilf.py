@@ -75,6 +75,8 @@ def test_a_study_on_ones_own_tasks(writer: Path, tasks_file: Path, tmp_path: Pat
     text = report_text(report)
     assert "another task's feedback" in text
     assert "paired difference" in text
+    assert "Verdicts by who judged" in text
+    assert "processes+rlimits" in text
     page = (folder / "report.html").read_text()
     assert "own/" in page
     assert "amenable run ilf" in page

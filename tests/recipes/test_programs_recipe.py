@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -10,8 +11,8 @@ from amenable.errors import ConfigError, DataError
 from amenable.recipes.environment import command_of
 from amenable.recipes.evaluate import EvaluateSettings
 from amenable.recipes.ilf import ILFSettings, material, plan
-from amenable.recipes.programs import Attempt, load_task_set, passes, sample_tasks, split_of
-from amenable.records import Task, Verdict
+from amenable.recipes.programs import Attempt, judges, load_task_set, passes, sample_tasks, split_of
+from amenable.records import Outcome, Task, Verdict
 
 TASKS = [Task(str(i), "def f():\n", ("assert 1", "assert 2"), "f") for i in range(60)]
 
@@ -75,3 +76,30 @@ def test_the_embedded_tasks_bring_written_feedback_on_given_drafts() -> None:
     assert all(found.critiques[task.task_id].draft.startswith(task.prompt) for task in found.train)
     assert not {task.task_id for task in found.test} & set(found.critiques)
     assert not material(ILFSettings(feedback="tests")).given_drafts
+
+
+def test_the_report_says_who_judged_and_counts_what_nobody_could() -> None:
+    def attempt(
+        outcome: Outcome, isolation: str, integrity: Literal["enforced", "cooperative"] = "enforced"
+    ) -> Attempt:
+        verdict = Verdict(outcome, (True,), isolation=isolation, integrity=integrity)
+        return Attempt(TASKS[0], "", verdict, 1)
+
+    table = judges(
+        [
+            *[attempt("pass", "full")] * 3,
+            attempt("fail", "full"),
+            attempt("pass", "full", "cooperative"),
+            *[attempt("fail", "light")] * 2,
+            attempt("infra", ""),
+        ]
+    )
+    assert [column if isinstance(column, str) else column.name for column in table.columns] == [
+        "isolation", "integrity", "verdicts", "pass", "fail", "infra",
+    ]  # fmt: skip
+    assert table.rows == [
+        ["full", "cooperative", 1, 1, 0, 0],
+        ["full", "enforced", 4, 3, 1, 0],
+        ["light", "enforced", 2, 0, 2, 0],
+        ["none: left out", "enforced", 1, 0, 0, 1],
+    ]
