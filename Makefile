@@ -5,6 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 BIN := .venv/bin
 READY := .venv/.ready
+WASI := .venv/.ready-wasi
 # torch without CUDA is ten times smaller: make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
@@ -32,6 +33,11 @@ $(READY): pyproject.toml constraints.txt
 	@$(PIP) -e '.[dev,hub]'
 	@touch $@
 
+# what only the tests want: Python in WebAssembly, compiled at its first use; without it its tests are skipped
+$(WASI): $(READY)
+	@echo 'installing amenable[wasi] into .venv, for the tests of mode=wasi'
+	@$(PIP) -e '.[wasi]' && touch $@ || echo 'amenable[wasi] could not be installed: its tests are skipped'
+
 demo: $(READY)
 	$(BIN)/amenable run ilf
 
@@ -40,7 +46,7 @@ lint: $(READY)
 	@$(BIN)/ruff format -q --check amenable tests bench
 	@$(BIN)/mypy --no-error-summary
 
-unit: $(READY)
+unit: $(READY) $(WASI)
 	@$(PYTEST) $(PYTEST_ARGS)
 
 fast: $(READY)

