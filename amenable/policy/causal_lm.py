@@ -133,6 +133,11 @@ class CausalLM:
             model = get_peft_model(model, settings)
         return CausalLM(model, self.tokenizer, name=self.name, rows=self.rows)
 
+    @property
+    def brings_code(self) -> bool:
+        """True if the model's class came with the model, and not with transformers."""
+        return type(self.model).__module__.startswith("transformers_modules")
+
     def trainable_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
         """Names and tensors that an optimiser may change."""
         return ((name, value) for name, value in self.model.named_parameters() if value.requires_grad)

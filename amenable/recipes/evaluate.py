@@ -44,6 +44,7 @@ class EvaluateSettings:
     dtype: str = setting("auto", "precision of the model", ("auto", "float32", "bfloat16"))
     rows: int = setting(128, "samples decoded at once")
     threads: int = setting(0, "CPU threads, 0 for all cores")
+    trust_remote_code: str = setting("", "the id of a model, as in model=, whose own Python code may be run")
     sandbox: str = setting("auto", "where programs run: auto, full, light, wasi, docker[:IMAGE], or https://HOST:PORT")
     seed: int = setting(0, "seed of the samples")
 
@@ -69,7 +70,9 @@ def run(settings: EvaluateSettings, folder: Path) -> Report:
         bench = Workbench(record, check, decoding_of(settings), settings.seed)
         attempts = bench.samples_of(
             "evaluation",
-            lambda: load_policy(settings.model, dtype=settings.dtype, rows=settings.rows),
+            lambda: load_policy(
+                settings.model, dtype=settings.dtype, rows=settings.rows, trust_remote_code=settings.trust_remote_code
+            ),
             chosen,
             n=settings.n,
         )

@@ -78,6 +78,7 @@ class ILFSettings:
     test_split: str = setting("test", "the held-out split")
     rows: int = setting(192, "samples decoded at once")
     threads: int = setting(0, "CPU threads, 0 for all cores")
+    trust_remote_code: str = setting("", "the id of a model, as in model=, whose own Python code may be run")
     sandbox: str = setting("auto", "where programs run: auto, full, light, wasi, docker[:IMAGE], or https://HOST:PORT")
     seed: int = setting(0, "seed of the whole study")
 

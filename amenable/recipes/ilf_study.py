@@ -67,7 +67,7 @@ class Study:
 
     def __init__(self, settings: Any, tasks: Material, bench: Workbench, folder: Path, clock: Clock) -> None:
         self.settings, self.tasks, self.bench, self.folder, self.clock = settings, tasks, bench, folder, clock
-        self.prior = load_policy(settings.model, rows=settings.rows)
+        self.prior = load_policy(settings.model, rows=settings.rows, trust_remote_code=settings.trust_remote_code)
         clock.lap("loading")
 
     def run(self) -> Outcome:

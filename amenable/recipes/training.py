@@ -58,4 +58,5 @@ def trained(
         record.stage(name, lambda: [{"steps": method.steps, "model": f"{folder.name}/model"}])
     checkpoint.drop_all(folder)
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return load_policy(str(folder / "model"), rows=prior.rows), metrics
+    made = str(folder / "model")
+    return load_policy(made, rows=prior.rows, trust_remote_code=made if prior.brings_code else ""), metrics

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,33 @@ def test_weights_that_are_pickles_are_not_loaded(tmp_path: Path) -> None:
     torch.save({}, tmp_path / "pytorch_model.bin")
     with pytest.raises(ModelError, match="safetensors"):
         load_policy(str(tmp_path))
+
+
+def test_code_that_a_model_brings_is_run_only_if_the_model_is_named_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    model, mark = tmp_path / "model", tmp_path / "ran"
+    tiny_policy().save(model)
+    config = json.loads((model / "config.json").read_text())
+    config |= {"model_type": "bringer", "architectures": ["Bringer"]}
+    config["auto_map"] = {"AutoConfig": "bringer.BringerConfig", "AutoModelForCausalLM": "bringer.Bringer"}
+    (model / "config.json").write_text(json.dumps(config))
+    (model / "bringer.py").write_text(
+        "from transformers import LlamaConfig, LlamaForCausalLM\n"
+        f"open({str(mark)!r}, 'w').close()\n"
+        "class BringerConfig(LlamaConfig):\n    model_type = 'bringer'\n"
+        "class Bringer(LlamaForCausalLM):\n    config_class = BringerConfig\n"
+    )
+    with pytest.raises(ModelError, match=r"brings code of its own.*\n.*trust_remote_code="):
+        load_policy(str(model))
+    with pytest.raises(ConfigError, match="is not the model that is loaded"):
+        load_policy(str(model), trust_remote_code="True")
+    assert not mark.exists()
+    policy = load_policy(str(model), trust_remote_code=str(model))
+    assert mark.exists()
+    assert policy.brings_code
+    assert not tiny_policy().brings_code
 
 
 def test_an_unknown_name_says_where_it_was_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from tiny import tiny_policy
@@ -21,6 +23,21 @@ def test_the_same_products(dtype: torch.dtype) -> None:
         assert "forward" not in vars(model.model.layers[0].mlp.up_proj)
     scale = float(plain.abs().max())
     assert float((plain - packed).abs().max()) < scale * (1e-5 if dtype == torch.float32 else 3e-2)
+
+
+def test_layers_with_one_input_are_one_product_and_threads_do_not_mix() -> None:
+    layer = tiny_policy().model.model.layers[0]
+    names = ("q_proj", "k_proj", "v_proj")
+    inputs = [torch.randn(2, 1, layer.self_attn.q_proj.in_features) for _ in range(40)]
+    with torch.no_grad():
+        plain = [[getattr(layer.self_attn, name)(x) for name in names] for x in inputs]
+        with packed_linears(layer, 2), ThreadPoolExecutor(4) as pool:
+            assert getattr(layer.self_attn.k_proj.forward, "func", None) is layer.self_attn.q_proj.forward.func
+            found = list(pool.map(lambda x: [getattr(layer.self_attn, name)(x) for name in names], inputs))
+            alone = layer.self_attn.v_proj(inputs[0])  # asked for without the first
+    for one, other in zip(plain, found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(alone, plain[0][2], atol=1e-5, rtol=1e-5)
 
 
 def test_a_policy_that_has_learned_is_sampled_with_its_new_weights() -> None:
