@@ -98,7 +98,7 @@ def test_a_named_small_model_in_the_cache_is_used_without_the_hub(
 ) -> None:
     asked: list[bool] = []
 
-    def hub(_: str, *, local_files_only: bool) -> None:
+    def hub(_: str, *, local_files_only: bool, code: bool) -> None:
         asked.append(local_files_only)
 
     monkeypatch.setattr(loading, "_from_hub", hub)
