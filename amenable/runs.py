@@ -18,6 +18,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,15 @@ Row = dict[str, Any]
 class Run:
     """An open run folder. `settings` are plain values; opening an old folder with others is refused."""
 
-    def __init__(self, folder: Path, settings: Row) -> None:
+    @classmethod
+    def of(cls, folder: Path, settings: Any) -> Run:
+        """The run of a recipe: `settings` is its dataclass, every field of which has a default."""
+        return cls(folder, asdict(settings), asdict(type(settings)()))
+
+    def __init__(self, folder: Path, settings: Row, defaults: Row | None = None) -> None:
+        """`defaults`: what a setting counts as in a folder whose version of amenable did not have it yet."""
         self.folder = folder
+        self._defaults = json.loads(json.dumps(defaults or {}))
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._check_settings(settings)
@@ -90,7 +98,7 @@ class Run:
         if not path.exists():
             durable.write_file(path, yaml.safe_dump(now, sort_keys=False, allow_unicode=True))
             return
-        then = yaml.safe_load(path.read_text()) or {}
+        then = {**self._defaults, **(yaml.safe_load(path.read_text()) or {})}
         differing = [
             f"{key} ({then.get(key)!r} there, {now.get(key)!r} now)"
             for key in {**then, **now}

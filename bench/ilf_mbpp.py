@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def study(folder: Path, settings: ILFSettings, tasks: Material, shared: Sequence
         ]
         file.write_text("".join(f"{line}\n" for line in lines))
     clock = prepare(settings.threads)
-    record = Run(folder, asdict(settings))
+    record = Run.of(folder, settings)
     with Sandbox(mode=settings.sandbox) as box:
         bench = Workbench(record, UnitTests(box), decoding_of(settings), settings.seed)
         outcome = Study(settings, tasks, bench, folder, clock).run()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,24 @@ def test_a_torn_stage_is_cut_off_and_runs_again_to_the_same_bytes(tmp_path: Path
     again.stage("two", lambda: [{"n": 2}, {"n": 3}])
     again.close()
     assert file.read_bytes() == whole
+
+
+def test_a_setting_that_a_folder_does_not_know_yet_counts_as_its_default(tmp_path: Path) -> None:
+    @dataclass
+    class Old:
+        rate: float = 0.1
+
+    @dataclass
+    class New(Old):
+        where: str = "here"
+        ks: tuple[int, ...] = (1, 5)
+
+    Run.of(tmp_path, Old(rate=0.2)).close()
+    before = (tmp_path / "config.yaml").read_bytes()
+    Run.of(tmp_path, New(rate=0.2)).close()
+    assert (tmp_path / "config.yaml").read_bytes() == before
+    with pytest.raises(ConfigError, match=r"other settings: where \('here' there, 'there' now\)"):
+        Run.of(tmp_path, New(rate=0.2, where="there"))
 
 
 def test_a_folder_is_resumed_only_with_its_own_settings(tmp_path: Path) -> None:

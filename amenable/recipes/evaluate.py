@@ -63,7 +63,7 @@ def run(settings: EvaluateSettings, folder: Path) -> Report:
     clock = prepare(settings.threads)
     tasks, what = load_task_set(settings.task, settings.data)
     chosen = _chosen(settings, tasks)
-    record = Run(folder, asdict(settings))
+    record = Run.of(folder, settings)
     with Sandbox(mode=settings.sandbox) as box:
         check = UnitTests(box)
         check.validate(chosen)

@@ -8,7 +8,7 @@ model, so that rounds differ in their data and not in how often a model was fine
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from amenable.errors import ConfigError, DataError
@@ -149,7 +149,7 @@ def run(settings: ILFSettings, folder: Path) -> Report:
     """The study in `folder`: samples.jsonl, model/, report.html. Run again, it goes on where it stopped."""
     clock = prepare(settings.threads)
     tasks = material(settings)
-    record = Run(folder, asdict(settings))
+    record = Run.of(folder, settings)
     with Sandbox(mode=settings.sandbox) as box:
         check = UnitTests(box)
         check.validate([*tasks.train, *tasks.test])
