@@ -54,8 +54,8 @@ def main() -> None:
     wanted, rng = int(given.pop("kills", 50)), random.Random(int(given.pop("seed", 0)))
     keys = SMALL | given
     out.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(out / "whole", ignore_errors=True)
     began = time.monotonic()
+    shutil.rmtree(out / "whole", ignore_errors=True)
     assert start(out / "whole", keys).wait() == 0, f"see {out / 'whole.log'}"
     whole = time.monotonic() - began
     right = digests(out / "whole")
@@ -69,7 +69,7 @@ def main() -> None:
         while True:
             process = start(folder, keys)
             try:
-                code = process.wait(timeout=rng.uniform(0.05, 0.6) * whole)
+                code = process.wait(timeout=rng.uniform(0.02, 0.35) * whole)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
