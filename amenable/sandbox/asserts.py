@@ -41,13 +41,27 @@ def attribute_bases(tree: ast.AST) -> set[str]:
     }
 
 
-def asserts_in(tree: ast.AST) -> list[ast.Assert]:
-    """Every assertion in a statement, however deep."""
-    return [node for node in ast.walk(tree) if isinstance(node, ast.Assert)]
+def conditions_in(tree: ast.AST) -> list[ast.expr]:
+    """Everything in a statement that decides about the program: asserts, `if ...: raise`, and calls of unittest's kind."""
+    found: list[ast.expr] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assert) or (isinstance(node, ast.If | ast.While) and _raises(node)):
+            found.append(node.test)
+        elif (
+            isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr.startswith("assert")
+        ):
+            found += [ast.Compare(node.args[0], [ast.Eq()], [node.args[1]])] if len(node.args) > 1 else node.args
+    return found
 
 
-def _stored(tree: ast.AST) -> set[str]:
-    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+def _raises(tree: ast.AST) -> bool:
+    return any(isinstance(node, ast.Raise) for node in ast.walk(tree))
+
+
+def stored(tree: ast.AST) -> set[str]:
+    """The names that a tree gives a value to, also to a part of it: `a`, `a.b`, `a[0]`."""
+    targets = (node for node in ast.walk(tree) if isinstance(getattr(node, "ctx", None), ast.Store))
+    return {_root(node) for node in targets if isinstance(node, ast.Name | ast.Attribute | ast.Subscript)}
 
 
 def _own(tree: ast.AST) -> set[str]:
@@ -55,7 +69,7 @@ def _own(tree: ast.AST) -> set[str]:
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.comprehension):
-            found |= _stored(node.target)
+            found |= stored(node.target)
         elif isinstance(node, ast.Lambda):
             found |= {argument.arg for argument in ast.walk(node.args) if isinstance(argument, ast.arg)}
     return found
@@ -72,8 +86,10 @@ def own_names(tree: ast.AST) -> set[str]:
     """Names that the tests set before they read them: theirs, although the program may have one called so."""
     found: dict[str, bool] = {}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Assign) and _stored(node) & reads(node.value):
-            found |= dict.fromkeys(_stored(node) & reads(node.value), False)
+        if isinstance(node, ast.Assign):
+            found |= dict.fromkeys(stored(node) & reads(node.value), False)
+        elif isinstance(node, ast.AugAssign):
+            found |= dict.fromkeys(stored(node), False)
     names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
     for node in sorted(names, key=lambda node: (node.lineno, node.col_offset)):
         found.setdefault(node.id, isinstance(node.ctx, ast.Store))
@@ -86,21 +102,28 @@ def origins(tree: ast.AST, program: Collection[str]) -> dict[str, set[str]]:
     A name that the tests give away themselves in a comprehension is not the program's, whatever the program defines.
     """
     found = {name: {name} for name in program}
-    functions = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    functions: dict[str, ast.FunctionDef | ast.Lambda] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            functions[node.name] = node
+        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda):
+            functions |= dict.fromkeys(stored(node), node.value)
     edges: list[tuple[set[str], ast.AST]] = []  # (names that get, what they get it from)
     for node in ast.walk(tree):
         match node:
             case ast.Assign():
-                edges.append((_stored(node), node.value))
+                edges.append((stored(node), node.value))
             case ast.AnnAssign() | ast.AugAssign() | ast.NamedExpr() if node.value is not None:
-                edges.append((_stored(node.target), node.value))
+                edges.append((stored(node.target), node.value))
             case ast.For():
-                edges.append((_stored(node.target), node.iter))
+                edges.append((stored(node.target), node.iter))
             case ast.withitem() if node.optional_vars is not None:
-                edges.append((_stored(node.optional_vars), node.context_expr))
-            case ast.FunctionDef(name=name):
+                edges.append((stored(node.optional_vars), node.context_expr))
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
                 edges.append(({name}, node))
-            case ast.Call(func=ast.Name(id=name)) if name in functions:
+            case ast.Expr(value=ast.Call(func=ast.Attribute()) as call):  # a.append(f(x))
+                edges += [({_root(call.func)}, argument) for argument in call.args]
+            case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)) if name in functions:
                 taken = {argument.arg for argument in ast.walk(functions[name].args) if isinstance(argument, ast.arg)}
                 edges += [(taken, given) for given in (*node.args, *(keyword.value for keyword in node.keywords))]
     for _ in edges:

@@ -162,14 +162,15 @@ class Sandbox:
         """One check. What the sandbox failed at is tried once more; so is, with nothing else running, a timeout."""
         verdict = self._once(job)
         if verdict.missing:
-            verdict = self._once(job)
+            return self._once(job)
         if verdict.outcome != "timeout":
             return verdict
         with self._alone:
             others: list[Provider] = []
             try:
                 others.extend(self._take() for _ in self._workers[1:])
-                return self._once(job)
+                again = self._once(job)
+                return verdict if again.missing else again
             finally:
                 for worker in others:
                     self._idle.put(worker)

@@ -15,6 +15,7 @@ import base64
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Sequence
+from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -35,11 +36,13 @@ _FACTORIES: dict[str, Any] = {kind.__name__: kind for kind in (int, float, str, 
 _SMALL = 1 << 62
 ARITHMETIC = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift".split()
 ABILITIES = (  # the special methods that the judge's handle has if the program's object has them
-    *"call iter next len bool float int complex abs round index neg pos invert contains getitem setitem delitem".split(),
+    *"enter exit hash call iter next len bool float int complex abs round index neg pos invert".split(),
+    *"contains getitem setitem delitem".split(),
     *"lt le gt ge".split(),
     *ARITHMETIC,
     *(f"r{name}" for name in ARITHMETIC),
 )
+_MOMENTS: dict[str, Any] = {"datetime": datetime, "time": time}
 _NUMBERS = "biufc"  # the kinds of numpy dtype that cross: booleans, integers, floats, complex numbers
 _numpy: Any = None
 
@@ -107,6 +110,12 @@ class Encoder:
             return ["F", self.node(value.numerator), self.node(value.denominator)]
         if value is Ellipsis or value is NotImplemented:
             return ["E", value is Ellipsis]
+        if kind is date:
+            return ["T", value.isoformat()]
+        if kind is timedelta:
+            return ["T", value.days, value.seconds, value.microseconds]
+        if (kind is datetime or kind is time) and (value.tzinfo is None or type(value.tzinfo) is timezone):
+            return ["T", kind.__name__, value.isoformat()]
         if _numpy is not None and issubclass(kind, _numpy.generic) and getattr(_numpy, kind.__name__, None) is kind:
             return ["N", _array_content(_numpy.asarray(value))]
         return self._opaque(value)
@@ -131,8 +140,11 @@ class Encoder:
 class Decoder:
     """Turns nodes into values. `known` are the containers that the other side numbered first."""
 
-    def __init__(self, resolve: Callable[[str, list[Any]], Any], known: Sequence[Any] = ()) -> None:
+    def __init__(
+        self, resolve: Callable[[str, list[Any]], Any], known: Sequence[Any] = (), depth: int = QUESTION_DEPTH_CAP
+    ) -> None:
         self.objects: list[Any] = list(known)
+        self._depth = depth + 2
         self._resolve = resolve
 
     def value(self, node: Any) -> Any:
@@ -158,8 +170,8 @@ class Decoder:
             if isinstance(node, dict):
                 raise CodecError("malformed message: a JSON object is no value")
             return node
-        if depth > QUESTION_DEPTH_CAP + 2:
-            raise CodecError(f"nested more than {QUESTION_DEPTH_CAP} deep")
+        if depth > self._depth:
+            raise CodecError(f"nested more than {self._depth - 2} deep")
         tag = node[0]
         if tag == "r":
             return self.objects[_natural(node[1])]
@@ -194,6 +206,8 @@ class Decoder:
             return Fraction(self._node(node[1]), self._node(node[2]))
         if tag == "N" and _numpy is not None:
             return _array(node[1])[()]
+        if tag == "T":
+            return _moment(*node[1:])
         if tag == "E":
             return Ellipsis if node[1] else NotImplemented
         return self._resolve(tag, node)
@@ -228,6 +242,18 @@ class Decoder:
                 target[key] = item
         else:
             raise CodecError("only a container can be updated")
+
+
+def _moment(*parts: Any) -> Any:
+    if len(parts) == 3:
+        return timedelta(*map(_whole, parts))
+    return date.fromisoformat(parts[0]) if len(parts) == 1 else _MOMENTS[parts[0]].fromisoformat(parts[1])
+
+
+def _whole(number: Any) -> int:
+    if type(number) is not int:
+        raise CodecError("malformed message: a part of a duration that is no integer")
+    return number
 
 
 def _is_array(kind: type) -> bool:

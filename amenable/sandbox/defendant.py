@@ -41,6 +41,15 @@ def _call(function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -
     return function(*arguments, **keywords)
 
 
+def _enter(manager: Any) -> Any:
+    return type(manager).__enter__(manager)
+
+
+def _exit(manager: Any, kind: str | None, message: str) -> Any:
+    error = None if kind is None else getattr(builtins, kind, Exception)(message)
+    return bool(type(manager).__exit__(manager, type(error) if error else None, error, None))
+
+
 OPERATIONS: dict[str, Callable[..., Any]] = {
     "call": _call,
     "same": _same,
@@ -48,6 +57,8 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "setattr": setattr,
     "delattr": delattr,
     "isinstance": isinstance,
+    "enter": _enter,
+    "exit": _exit,
     **{f.__name__: f for f in (len, iter, next, bool, str, repr, float, int, complex, abs, round, dir)},
     **{name: getattr(operator, name) for name in _OPERATORS},
 }
@@ -167,6 +178,7 @@ class Room:
             message = ""
         self._send_error(
             {
+                "args": self._plain(error.args),
                 "type": type(error).__name__[:80],
                 "kinds": kinds,
                 "message": message,
@@ -175,8 +187,20 @@ class Room:
             }
         )
 
+    def _plain(self, value: Any) -> Any:
+        """The node of plain data that is short, else None."""
+        try:
+            node = Encoder(_refuse).node(value)
+            return node if len(repr(node)) <= 2000 else None
+        except Exception:
+            return None
+
     def _send_error(self, description: dict[str, Any]) -> None:
         wire.send(self._descriptor, ["err", description])
+
+
+def _refuse(value: Any) -> Any:
+    raise CodecError("not plain data")
 
 
 def _origin(value: Any, module: bool) -> str:
@@ -188,7 +212,13 @@ def _origin(value: Any, module: bool) -> str:
 
 def _abilities(kind: type) -> int:
     """Which of `ABILITIES` a type has, as bits."""
-    names = {name for base in kind.__mro__ for name in base.__dict__}
+    names = {
+        name
+        for base in kind.__mro__
+        if base is not object
+        for name, found in base.__dict__.items()
+        if found is not None
+    }
     return sum((f"__{name}__" in names) << i for i, name in enumerate(ABILITIES))
 
 

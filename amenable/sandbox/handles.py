@@ -58,7 +58,7 @@ class Handle:
         self._amenable_session.ask("delattr", self, name)
 
     def __repr__(self) -> str:
-        return repr(plain_of(self)) if self._amenable_plain else f"<{self._amenable_kind} object>"
+        return str(self._amenable_session.ask("repr", self))
 
     def __instancecheck__(self, instance: object) -> bool:
         if not is_handle(instance):
@@ -102,10 +102,11 @@ def is_handle(value: object) -> bool:
 
 
 @lru_cache(maxsize=256)
-def handle_type(abilities: int) -> type[Handle]:
-    """The kind of handle for objects that have these `ABILITIES`, given as bits."""
+def handle_type(abilities: int, kind: str) -> type[Handle]:
+    """The type of handle for objects of a type called `kind` that have these `ABILITIES`, given as bits."""
     methods = {f"__{name}__": _METHODS[name] for i, name in enumerate(ABILITIES) if abilities >> i & 1}
-    return type("Handle", (Handle,), {"__slots__": (), **methods})
+    name = kind if kind.isidentifier() else "Handle"
+    return type(name, (Handle,), {"__slots__": (), "__doc__": property(_doc), **methods})
 
 
 def plain_of(value: Any) -> Any:
@@ -117,11 +118,12 @@ def plain_of(value: Any) -> Any:
         return value
     before = value._amenable_plain[0]
     if type(before) in MUTABLE and value._amenable_session.ask("same", value) is not None:
-        value._amenable_session.cooperative |= not _alike(before, value._amenable_plain[0])
+        value._amenable_session.cooperative |= not alike(before, value._amenable_plain[0])
     return value._amenable_plain[0]
 
 
-def _alike(before: object, after: object) -> bool:
+def alike(before: object, after: object) -> bool:
+    """True if two plain values are the same."""
     try:
         return type(before) is type(after) and bool(before == after)
     except ValueError:  # numpy's arrays have no single answer
@@ -138,6 +140,23 @@ def _iterate(self: Handle) -> Iterator[Any]:
     if self._amenable_plain:
         return iter(plain_of(self))
     return _Remote(self._amenable_session, self._amenable_session.ask("iter", self))
+
+
+def _doc(self: Handle) -> Any:
+    return self._amenable_session.ask("getattr", self, "__doc__")
+
+
+def _enter(self: Handle) -> Any:
+    return self._amenable_session.ask("enter", self)
+
+
+def _exit(self: Handle, kind: Any, error: Any, trace: Any) -> bool:
+    return bool(self._amenable_session.ask("exit", self, kind and kind.__name__, str(error or "")))
+
+
+def _hash(self: Handle) -> int:
+    """The same for all objects of a kind that has a hash of its own, so that its `==` decides."""
+    return hash(plain_of(self)) if self._amenable_plain else hash(self._amenable_kind)
 
 
 def _contains(self: Any, item: object) -> bool:
@@ -185,6 +204,7 @@ def _item(name: str) -> Callable[..., Any]:
 
 
 _METHODS: dict[str, Callable[..., Any]] = {"call": _call, "iter": _iterate, "contains": _contains}
+_METHODS |= {"enter": _enter, "exit": _exit, "hash": _hash}
 _METHODS |= {name: _item(name) for name in ("getitem", "setitem", "delitem")}
 _METHODS |= {name: _binary(name) for name in ("lt", "le", "gt", "ge")}
 for _name in ARITHMETIC:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import ast
 import builtins
-import contextlib
 import importlib
 import sys
 import types
@@ -22,24 +21,25 @@ from typing import Any
 from amenable.sandbox import wire
 from amenable.sandbox.asserts import (
     Assertion,
-    asserts_in,
     attribute_bases,
     call_under_test,
     compared_with_itself,
+    conditions_in,
     names_in,
     origins,
     own_names,
     reads,
+    stored,
     take_apart,
 )
-from amenable.sandbox.codec import CodecError, Encoder
-from amenable.sandbox.session import Ended, Session, Unsendable, rebuilt
+from amenable.sandbox.session import Ended, Session, Unsendable, pieces, rebuilt
 
 TRUSTED_MODULES = set(
     """array bisect calendar cmath collections copy dataclasses datetime decimal enum fractions functools heapq itertools
     json math numbers operator random re statistics string sys textwrap typing""".split()
 )
 _REPR_CAP = 400
+_REFLECTION = frozenset({"eval", "exec", "globals", "locals", "vars", "compile"})  # what a test may hide a name in
 _BUILTINS = frozenset(dir(builtins))
 
 
@@ -80,7 +80,9 @@ class Judge:
         self._tests: list[str] = job["tests"]
         self._entry: str = job["entry_point"]
         self._origins: dict[str, set[str]] = {}  # of the names in the tests, in the program's; see `asserts.origins`
-        self._deferred: list[ast.Assert] = []  # within functions that the tests define
+        self._deferred: list[ast.expr] = []  # conditions within functions that the tests define
+        self._setup_told: list[set[str]] = []
+        self._late: set[str] = set()  # names given a value after the program had changed something
         self._space: dict[str, Any] = {"__name__": "tests", "__builtins__": builtins}
 
     # --- names ---
@@ -99,6 +101,9 @@ class Judge:
         self._bind(defined)
         if self._setup.strip():
             exec(compile(self._setup, "<setup>", "exec", dont_inherit=True), self._space)
+            self._setup_told = [*self._session.told]
+            if self._session.changed:
+                self._late |= stored(ast.parse(self._setup))
 
     def _bind(self, defined: dict[str, tuple[str, bool]]) -> None:
         tree = ast.parse("\n".join([self._setup, *self._tests]))
@@ -119,7 +124,7 @@ class Judge:
         for name in taken:
             self._space[name] = self._session.ask("getitem", namespace, name)
         self._origins = origins(tree, set(taken) - own_names(tree))
-        self._session.cooperative |= compared_with_itself(tree, self._origins)
+        self._session.cooperative |= compared_with_itself(tree, self._origins) or bool(used & _REFLECTION)
 
     # --- tests ---
     def run(self, source: str) -> None:
@@ -138,16 +143,18 @@ class Judge:
 
     def _execute(self, statement: ast.stmt) -> None:
         """A statement that is no assertion, but may hold some, or call what holds some."""
-        own = asserts_in(statement)
+        own = conditions_in(statement)
         if isinstance(statement, ast.FunctionDef | ast.ClassDef):
             self._deferred += own
-        conditions = [(held.test, self._apart(held.test)) for held in {*own, *self._deferred}]
+        conditions = [(condition, self._apart(condition)) for condition in {*own, *self._deferred}]
         leaning = [self._leans(condition, parts) for condition, parts in conditions]
         self._session.trusting, self._session.object_answered = any(leaning), False
         module = ast.Module(body=[statement], type_ignores=[])
         exec(compile(module, "<test>", "exec", dont_inherit=True), self._space)
         for condition, parts in conditions:
-            self._label(condition, parts, told=True)
+            self._label(condition, parts, told=self._many(parts))
+        if self._session.changed:
+            self._late |= stored(statement)
 
     def _assert(self, condition: ast.expr) -> None:
         if isinstance(condition, ast.BoolOp) and isinstance(condition.op, ast.And):
@@ -167,7 +174,7 @@ class Judge:
                 raise self._failed(parts, got, expected)
             return
         value = self._evaluate(condition)
-        self._label(condition, parts, told=True)
+        self._label(condition, parts, told=self._many(parts))
         if not value:
             raise self._failed(parts, "", parts.wanted)
 
@@ -190,26 +197,28 @@ class Judge:
         session = self._session
         if session.changed and any(map(self._movable, reads(condition, parts.subject))):
             session.cooperative = True
-        if told and len(self._flow(reads(parts.subject))) > 1:
+        if told:
             session.cooperative = True
-        if parts.compare is None and session.object_answered:
+        if session.object_answered and (parts.compare is None or _says_little(parts)):
             session.cooperative = True
 
+    def _many(self, parts: Assertion) -> bool:
+        """True if several of the program's functions have a part in what is under test."""
+        return len(self._flow(reads(parts.subject))) > 1
+
     def _movable(self, name: str) -> bool:
-        """True if a name may stand for something that the program has changed."""
+        """True if a name may stand for something that the program has changed, or that was made of it since."""
         if name not in self._space:
             return name not in _BUILTINS  # a name within a function
         value = self._space[name]
+        if name in self._late or isinstance(value, types.FunctionType) or type(value) is type:
+            return value not in vars(builtins).values() if type(value) is type else True
         return not (value is None or callable(value) or isinstance(value, str | bytes | int | float | types.ModuleType))
 
     def _was_told(self, expected: object) -> bool:
-        """True if an earlier call in this test was given what is now expected, and that is not easily guessed."""
-        if not isinstance(expected, str | bytes | list | tuple | dict | set) or len(expected) < 2:
-            return False
-        with contextlib.suppress(CodecError):
-            wanted = Encoder(_unknown).node(expected)
-            return any(_holds(given, wanted) for given in self._session.told[:-1])
-        return False
+        """True if an earlier call in this test, or in the setup, was given what is now expected, or some of it."""
+        wanted = pieces(expected)
+        return any(wanted & given for given in [*self._setup_told, *self._session.told[:-1]])
 
     def _failed(self, parts: Assertion, got: str, expected: str) -> Failed:
         if parts.target is not None:
@@ -257,12 +266,10 @@ def _trusted(name: str, defined: dict[str, tuple[str, bool]], bases: set[str]) -
     return getattr(module, name, None) if module is not None else None
 
 
-def _unknown(value: object) -> Any:
-    raise CodecError("not plain data")
-
-
-def _holds(node: Any, wanted: Any) -> bool:
-    return node == wanted or (isinstance(node, list) and any(_holds(part, wanted) for part in node))
+def _says_little(parts: Assertion) -> bool:
+    """True if what is expected is one of the few values that any object would answer with."""
+    expected = parts.left if parts.swapped else parts.right
+    return isinstance(expected, ast.Constant) and expected.value in (None, True, False, 0, 1)
 
 
 def _said(kind: object, message: object) -> str:

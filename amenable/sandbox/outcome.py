@@ -162,7 +162,7 @@ def _interrupted(report: dict[str, Any], judging: bool) -> tuple[Outcome, bool |
 
 
 def _failure(found: dict[str, Any], test: str, outcome: Outcome, report: dict[str, Any], limits: Limits) -> Failure:
-    error = str(found.get("error", ""))
+    error, line = str(found.get("error", "")), found.get("line")
     if outcome == "timeout":
         error = f"timeout: no answer within {limits.seconds:g} s"
         if report.get("stopped") != "wall" and limits.cpu_seconds < limits.seconds:
@@ -175,12 +175,12 @@ def _failure(found: dict[str, Any], test: str, outcome: Outcome, report: dict[st
         error = "protocol: the judge could not read what the program returned"
     return Failure(
         test=test,
-        call=str(found.get("call", "")),
+        call=_lasting(found.get("call", "")),
         got=_lasting(found.get("got", "")),
         expected=_lasting(found.get("expected", "")),
         error=_lasting(error),
-        line=found["line"] if type(found.get("line")) is int else None,
-        source=str(found.get("source", ""))[:200],
+        line=line if type(line) is int and 0 < line < 10**6 else None,
+        source=_lasting(found.get("source", ""))[:200],
     )
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import builtins
 import sys
 import types
+from collections import deque
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from amenable.sandbox import wire
-from amenable.sandbox.codec import QUESTION_DEPTH_CAP, CodecError, Decoder, Encoder
-from amenable.sandbox.handles import Handle, handle_type, is_handle
+from amenable.sandbox.codec import DEPTH_CAP, MUTABLE, QUESTION_DEPTH_CAP, CodecError, Decoder, Encoder
+from amenable.sandbox.handles import Handle, alike, handle_type, is_handle
 
 _VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
 _LENDABLE = frozenset({"builtins", "math", "operator", "cmath", "string", "re", "statistics"})
@@ -41,7 +43,7 @@ class Session:
         self.cooperative = False  # the program decided a comparison
         self.trusting = False  # the present statement asks the program for its expected value
         self.results: list[Any] = []  # what calls gave, in order, for the failure's "got"
-        self.told: list[list[Any]] = []  # what calls were given, in order, as nodes
+        self.told: list[set[str]] = []  # what calls were given, in order; see `pieces`
         self.changed = False  # the program has changed an argument, or called back
         self.object_answered = False  # a method of an object of the program's has been called
         self.over: BaseException | None = None  # why nothing more can be asked: a test may have swallowed it
@@ -66,7 +68,7 @@ class Session:
 
     def namespace(self) -> Handle:
         """The program's global names: the defendant's object 0."""
-        return handle_type(0)(self, 0, "dict", [])
+        return handle_type(0, "dict")(self, 0, "dict", [])
 
     def ask(self, operation: str, *arguments: Any) -> Any:
         """Has the defendant do one operation.
@@ -85,8 +87,8 @@ class Session:
             self._end(error)
         except wire.Closed:
             self._end(Ended("died", "the program's process ended"))
-        if operation == "call":
-            self.told.append(nodes[1:])
+        if operation in ("call", "setattr", "setitem"):
+            self.told.append(pieces(arguments[1:]))
             self.object_answered |= number_of(arguments[0]) in self._methods
         answer = self._await(operation, encoder.objects)
         if operation == "getattr" and is_handle(answer):
@@ -99,15 +101,16 @@ class Session:
             if message[0] == "cb":
                 self._called_back(message)
             elif message[0] == "ok":
-                self._heard |= operation == "call"
-                return self._answer(message, shared)
+                answer = self._answer(message, shared)
+                self._heard |= operation == "call" or not is_handle(answer)
+                return answer
             elif message[0] == "err" and isinstance(message[1], dict):
                 raise rebuilt(message[1], operation)
             else:
                 self._end(Ended("protocol", "an unknown message"))
 
     def _answer(self, message: Any, shared: list[Any]) -> Any:
-        decoder = Decoder(self._resolve, shared)
+        decoder = Decoder(self._resolve, shared, DEPTH_CAP)
         try:
             for index, content in message[1]:
                 self.changed = True
@@ -119,7 +122,7 @@ class Session:
     def _called_back(self, message: Any) -> None:
         self.changed = True
         try:
-            decoder = Decoder(self._resolve)
+            decoder = Decoder(self._resolve, depth=DEPTH_CAP)
             arguments, keywords = decoder.value(message[2]), decoder.value(message[3])
             function = self._lent[_natural(message[1])]
         except (CodecError, TypeError, ValueError, IndexError) as error:
@@ -130,7 +133,10 @@ class Session:
         except wire.Closed:
             self._end(Ended("died", "the program's process ended"))
         except (Exception, Unsendable) as error:  # also an answer that cannot cross
-            wire.send(self._descriptor, ["err", type(error).__name__, str(error)[:400]])
+            try:
+                wire.send(self._descriptor, ["err", type(error).__name__, str(error)[:400]])
+            except wire.Closed:
+                self._end(Ended("died", "the program's process ended"))
 
     def _opaque(self, value: Any) -> Any:
         if is_handle(value):
@@ -155,12 +161,18 @@ class Session:
             raise CodecError("malformed handle")
         handle = self._handles.get(number)
         if handle is None or plain:
-            data = [Decoder(self._resolve).value(item) for item in plain[:1]]
+            data = [Decoder(self._resolve, depth=DEPTH_CAP).value(item) for item in plain[:1]]
+            if handle is not None and type(data[0]) not in MUTABLE and not alike(handle._amenable_plain, data):
+                raise CodecError("an object that cannot change has changed")
             if handle is None:
-                handle = self._handles[number] = handle_type(abilities)(self, number, kind[:80], data)
+                handle = self._handles[number] = handle_type(abilities, kind[:80])(self, number, kind[:80], data)
             else:
                 object.__setattr__(handle, "_amenable_plain", data)
         return handle
+
+
+def _unknown(tag: str, node: list[Any]) -> Any:
+    raise CodecError("not plain data")
 
 
 def _natural(index: Any) -> int:
@@ -172,6 +184,34 @@ def _natural(index: Any) -> int:
 def number_of(value: Any) -> int:
     """The defendant's number for the object of a handle; -1 for anything else."""
     return object.__getattribute__(value, "_amenable_number") if is_handle(value) else -1
+
+
+def pieces(value: Any, depth: int = 0) -> set[str]:
+    """What of a value is not easily guessed, as text: long texts and numbers, and containers, whatever their order."""
+    if depth > 20:
+        return set()
+    if isinstance(value, str | bytes):
+        return {repr(value)[:1000]} if len(value) > 1 else set()
+    if isinstance(value, int) and not isinstance(value, bool):
+        return {f"{value:x}"[:1000]} if abs(value) > 999 else set()
+    if isinstance(value, float):
+        return {repr(value)} if value != value or abs(value) > 999 or value % 1 else set()
+    if not isinstance(value, list | tuple | dict | set | frozenset | deque):
+        return set()
+    items = [*value, *(value.values() if isinstance(value, dict) else ())][:1000]
+    found = {piece for item in items for piece in pieces(item, depth + 1)}
+    return found | {str(sorted(map(_shown, items)))[:1000]} if len(items) > 1 else found
+
+
+def _shown(value: Any) -> str:
+    """A value as text, without asking a handle, and without decimal digits, of which a long integer has none."""
+    if is_handle(value):
+        return f"<{number_of(value)}>"
+    if type(value) is int:
+        return f"{value:x}"
+    if isinstance(value, list | tuple | dict | set | frozenset | deque):
+        return str(sorted(map(_shown, value)))[:1000]
+    return repr(value)[:1000] if isinstance(value, str | bytes | float | bool | None) else type(value).__name__
 
 
 def rebuilt(report: dict[str, Any], operation: str = "") -> Exception:
@@ -191,5 +231,8 @@ def rebuilt(report: dict[str, Any], operation: str = "") -> Exception:
         kind = Exception
     error: Exception = kind.__new__(kind)
     error.args = (str(report.get("message", ""))[:400],)
+    with suppress(CodecError):
+        given = Decoder(_unknown, depth=DEPTH_CAP).value(report.get("args"))
+        error.args = given if isinstance(given, tuple) else error.args
     error.__dict__["amenable_report"] = report
     return error

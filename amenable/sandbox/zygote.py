@@ -202,17 +202,26 @@ class Watch:
             return 0.0
 
     def _sprawls(self) -> bool:
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            with open(f"/proc/{self._process}/stat") as file:
-                if int(file.read().rpartition(")")[2].split()[17]) > _MOST_THREADS:
-                    return True
-            count = size = 0
-            for folder, folders, files in os.walk(self._scratch):
+        with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{self._process}/stat") as file:
+            if int(file.read().rpartition(")")[2].split()[17]) > _MOST_THREADS:
+                return True
+        count = size = 0
+        try:
+            for _, folders, files, here in os.fwalk(self._scratch, onerror=_look_again):
                 count += len(folders) + len(files)
-                size += sum(os.lstat(os.path.join(folder, name)).st_size for name in files)
+                for name in files:
+                    with contextlib.suppress(FileNotFoundError):
+                        size += os.lstat(name, dir_fd=here).st_size
                 if count > _MOST_FILES or size > _MOST_BYTES:
                     return True
+        except (OSError, RecursionError):  # what cannot be looked at is not kept
+            return True
         return False
+
+
+def _look_again(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):  # gone since it was listed
+        raise error
 
 
 def empty(folder: str) -> None:

@@ -106,6 +106,7 @@ SPRAWL = {
     "threads": "import threading, time\nthreading.stack_size(32768)\ndef f(x):\n    while True: threading.Thread(target=time.sleep, args=(9,)).start()",
     "folders": "import os\ndef f(x):\n    while True: os.mkdir('d'); os.chdir('d')",
     "files": "def f(x):\n    i = 0\n    while True:\n        i += 1\n        open(str(i), 'w')",
+    "long paths": "import os\ndef f(x):\n    for i in range(17): os.mkdir('d' * 255); os.chdir('d' * 255)\n    i = 0\n    while True:\n        i += 1\n        open(str(i), 'wb').write(b'x' * 4000000)",
     "bytes": "def f(x):\n    i = 0\n    while True:\n        i += 1\n        open(str(i), 'wb').write(b'x' * 4000000)",
 }
 

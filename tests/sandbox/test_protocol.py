@@ -150,6 +150,7 @@ class Played(Worker):
     def _play(self, control: socket.socket) -> None:
         with control:
             _, descriptors, _, _ = socket.recv_fds(control, 1, 3)
+            wire.receive(control.fileno())
             ends = [socket.socket(fileno=descriptor) for descriptor in descriptors[:2]]
             with contextlib.suppress(OSError):
                 ends[0].sendall(self._said[0])
