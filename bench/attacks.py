@@ -215,7 +215,7 @@ _REACHING = _of(
     care=True,
 )  # fmt: skip
 
-_EQUAL = """
+ALWAYS_EQUAL = """
 class Any(BASE):
     def __eq__(self, other): return True
     def __ne__(self, other): return False
@@ -226,6 +226,7 @@ class Any(BASE):
     def __sub__(self, other): return 0
     __rsub__ = __add__ = __radd__ = __mul__ = __sub__
     def __contains__(self, other): return True
+    def __instancecheck__(self, other): return True
     def __iter__(self): return iter(())
     def __len__(self): return 0
     @property
@@ -235,18 +236,18 @@ _FRAME = "import json, os\ndef send(value):\n    data = json.dumps(value).encode
 
 _OBJECTS = _of(
     "verdict", REFUSED, DOUBLE,
-    ("equal_object", "equals everything", _EQUAL.replace("BASE", "object") + "def f(x): return Any()"),
-    ("equal_int", "a number that equals everything", _EQUAL.replace("BASE", "int") + "def f(x): return Any()"),
-    ("equal_list", "a list that equals everything", _EQUAL.replace("BASE", "list") + "def f(x): return Any()"),
-    ("equal_str", "a string that equals everything", _EQUAL.replace("BASE", "str") + "def f(x): return Any()", ("assert f('a') == 'aa'", "assert 'bb' == f('b')")),
-    ("equal_tuple", "a tuple that equals everything", _EQUAL.replace("BASE", "tuple") + "def f(x): return Any()", ("assert f(1) == (1, 1)", "assert sorted(f(2)) == [2, 2]")),
-    ("equal_inside", "objects that equal everything, inside a list", _EQUAL.replace("BASE", "object") + "def f(x): return [Any(), Any(), Any(), Any()]"),
-    ("equal_key", "the same as keys and members", _EQUAL.replace("BASE", "object") + "def f(x): return {Any(): Any()}", ("assert f(2) == {2: 4}", "assert set(f(2)) == {2}", "assert 2 in f(2)")),
-    ("equal_reflected", "equality asked from the other side", _EQUAL.replace("BASE", "object") + "def f(x): return Any()", ("assert 4 == f(2)", "assert [1, 2] == f([1])", "assert not f(2) != 4")),
-    ("equal_function", "the function itself is such an object", _EQUAL.replace("BASE", "object") + "Any.__call__ = lambda self, x: self\nf = Any()"),
-    ("equal_ordering", "orderings and differences", _EQUAL.replace("BASE", "object") + "def f(x): return Any()", ("assert abs(f(2) - 4) < 1e-6", "assert 3 < f(2) < 5", "assert max(f(2), 5) == 5")),
-    ("equal_membership", "member of everything", _EQUAL.replace("BASE", "object") + "def f(x): return Any()", ("assert f(2) in (4, 5)", "assert f(2) in {4: 0}", "assert 4 in f(2)")),
-    ("equal_sorted", "helpers of the test applied to it", _EQUAL.replace("BASE", "object") + "def f(x): return [Any(), Any()]", ("assert sorted(f(2)) == [2, 4]", "assert sorted(f(2), key=str) == [2, 4]", "assert {tuple(f(2))} == {(2, 4)}", "assert [x for x in f(2)] == [2, 4]")),
+    ("equal_object", "equals everything", ALWAYS_EQUAL.replace("BASE", "object") + "def f(x): return Any()"),
+    ("equal_int", "a number that equals everything", ALWAYS_EQUAL.replace("BASE", "int") + "def f(x): return Any()"),
+    ("equal_list", "a list that equals everything", ALWAYS_EQUAL.replace("BASE", "list") + "def f(x): return Any()"),
+    ("equal_str", "a string that equals everything", ALWAYS_EQUAL.replace("BASE", "str") + "def f(x): return Any()", ("assert f('a') == 'aa'", "assert 'bb' == f('b')")),
+    ("equal_tuple", "a tuple that equals everything", ALWAYS_EQUAL.replace("BASE", "tuple") + "def f(x): return Any()", ("assert f(1) == (1, 1)", "assert sorted(f(2)) == [2, 2]")),
+    ("equal_inside", "objects that equal everything, inside a list", ALWAYS_EQUAL.replace("BASE", "object") + "def f(x): return [Any(), Any(), Any(), Any()]"),
+    ("equal_key", "the same as keys and members", ALWAYS_EQUAL.replace("BASE", "object") + "def f(x): return {Any(): Any()}", ("assert f(2) == {2: 4}", "assert set(f(2)) == {2}", "assert 2 in f(2)")),
+    ("equal_reflected", "equality asked from the other side", ALWAYS_EQUAL.replace("BASE", "object") + "def f(x): return Any()", ("assert 4 == f(2)", "assert [1, 2] == f([1])", "assert not f(2) != 4")),
+    ("equal_function", "the function itself is such an object", ALWAYS_EQUAL.replace("BASE", "object") + "Any.__call__ = lambda self, x: self\nf = Any()"),
+    ("equal_ordering", "orderings and differences", ALWAYS_EQUAL.replace("BASE", "object") + "def f(x): return Any()", ("assert abs(f(2) - 4) < 1e-6", "assert 3 < f(2) < 5", "assert max(f(2), 5) == 5")),
+    ("equal_membership", "member of everything", ALWAYS_EQUAL.replace("BASE", "object") + "def f(x): return Any()", ("assert f(2) in (4, 5)", "assert f(2) in {4: 0}", "assert 4 in f(2)")),
+    ("equal_sorted", "helpers of the test applied to it", ALWAYS_EQUAL.replace("BASE", "object") + "def f(x): return [Any(), Any()]", ("assert sorted(f(2)) == [2, 4]", "assert sorted(f(2), key=str) == [2, 4]", "assert {tuple(f(2))} == {(2, 4)}", "assert [x for x in f(2)] == [2, 4]")),
     ("equal_metaclass", "a class that equals everything", "class M(type):\n    def __eq__(c, o): return True\n    def __hash__(c): return 0\n    def __instancecheck__(c, o): return True\nclass A(metaclass=M): pass\ndef f(x): return A"),
     ("mock_any", "unittest's own", "from unittest import mock\ndef f(x): return mock.ANY"),
     ("spoofed_class", "says that it is what the test expects", "class S:\n    __class__ = int\n    def __eq__(self, o): return True\n    def __int__(self): return 4\ndef f(x): return S()", ("assert isinstance(f(2), int) and f(2) == 4",)),
@@ -296,7 +297,7 @@ _PATCHES = _of(
     ("patched_types", "a type's own equality, in C memory", "import ctypes\ndef f(x):\n    slot = ctypes.c_void_p.from_address(id(int) + 200); slot.value = ctypes.c_void_p.from_address(id(str) + 200).value\n    return '?'"),
     ("shadowed_helpers", "its own abs, sorted, set and math", "def abs(x): return 0\ndef sorted(x): return [2, 4]\ndef set(x): return {2, 4}\ndef len(x): return 2\nclass math: isclose = staticmethod(lambda *a: True)\ndef f(x): return [7]", ("assert sorted(f(2)) == [2, 4]", "assert set(f(2)) == {2, 4}", "assert len(f(2)) == 2", "import math\nassert math.isclose(f(2)[0], 4)")),
     ("false_origin", "says that it comes from the standard library", "def factorial(n): return 0\nfactorial.__module__ = 'math'", ("assert factorial(4) == 24",)),
-    ("comprehension_variable", "a global named like the test's own variable, to be trusted", "x = 1\n" + _EQUAL.replace("BASE", "object") + "def f(v): return Any()", ("assert all(abs(f(x) - y) < 1e-6 for x, y in [(2, 4), (3, 6)])",)),
+    ("comprehension_variable", "a global named like the test's own variable, to be trusted", "x = 1\n" + ALWAYS_EQUAL.replace("BASE", "object") + "def f(v): return Any()", ("assert all(abs(f(x) - y) < 1e-6 for x, y in [(2, 4), (3, 6)])",)),
     ("redefined_everything", "every name there is", "for name in dir(__builtins__ if not isinstance(__builtins__, dict) else type('N', (), __builtins__)):\n    globals()[name] = lambda *a, **k: True\ndef f(x): return True"),
 )  # fmt: skip
 

@@ -268,11 +268,7 @@ def references(data: str) -> None:
     from amenable.sandbox import Job, Sandbox
 
     rows = [json.loads(line) for line in (Path(data) / "mbpp.jsonl").read_text().splitlines()]
-    equal = next(
-        attack.program for attack in catalogue.ATTACKS if "__eq__" in attack.program and attack.kind == "verdict"
-    )
-    equal = equal.split("def f(")[0]
-    kind = next(line.split()[1].rstrip(":").split("(")[0] for line in equal.splitlines() if line.startswith("class "))
+    equal = catalogue.ALWAYS_EQUAL.replace("BASE", "object")
     print("| program | pass | enforced | other outcomes | seconds |\n|---|---|---|---|---|")
     for name in ("reference solution", "always-equal object", "sys.exit(0)"):
         jobs = []
@@ -280,7 +276,7 @@ def references(data: str) -> None:
             functions = [
                 node.name for node in ast.parse(row["code"]).body if isinstance(node, ast.FunctionDef | ast.ClassDef)
             ]
-            cheat = equal + "".join(f"\ndef {function}(*a, **k): return {kind}()" for function in functions)
+            cheat = equal + "".join(f"\ndef {function}(*a, **k): return Any()" for function in functions)
             program = {"reference solution": row["code"], "sys.exit(0)": "import sys\nsys.exit(0)"}.get(name, cheat)
             jobs.append(Job(program, row["test_list"], row["test_setup_code"]))
         began = time.monotonic()

@@ -72,27 +72,15 @@ def test_the_catalogue_is_as_large_as_promised() -> None:
     assert len({attack.name for attack in (*attacks.ATTACKS, *attacks.LABELS)}) == len(kinds) + len(attacks.LABELS)
 
 
-YES_MAN = """
-class Any(BASE):
-    def __eq__(self, other): return True
-    def __ne__(self, other): return False
-    def __hash__(self): return 0
-    def __bool__(self): return True
-    def __lt__(self, other): return True
-    __le__ = __gt__ = __ge__ = __lt__
-    def __sub__(self, other): return 0
-    __rsub__ = __add__ = __radd__ = __mul__ = __sub__
-    def __contains__(self, other): return True
-    def __instancecheck__(self, other): return True
-    @property
-    def __class__(self): return int
-    def __iter__(self): return iter(())
-    def __len__(self): return 0
+YES_MAN = (
+    attacks.ALWAYS_EQUAL
+    + """
 def f(x): return Any()
 x = y = candidate = Any()
 class math:
     isclose = staticmethod(lambda *a: True)
 """
+)
 
 
 @pytest.mark.parametrize(
