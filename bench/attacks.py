@@ -142,7 +142,7 @@ _SPACE = _of(
     ("abort", "aborts", "import os\ndef f(x): os.abort()", {"crash"}),
     ("stdout_flood", "prints for ever", "def f(x):\n    while True: print('flood' * 1000)", {"timeout", "fail"}),
     ("stderr_flood", "prints for ever on descriptor 2", "import os\ndef f(x):\n    while True: os.write(2, b'x' * 65536)", {"timeout", "crash", "fail"}),
-    ("huge_return", "returns 100 MB", "def f(x): return 'x' * (100 << 20)", {"protocol", "memory", "fail"}),
+    ("huge_return", "returns 100 MB", "def f(x): return 'x' * (100 << 20)", {"protocol", "memory", "fail", "timeout"}),
     ("huge_exception", "raises with a message of 100 MB", "def f(x): raise ValueError('x' * (100 << 20))", {"fail", "memory", "protocol"}),
     ("deep_return", "returns a list 100 000 deep", "def f(x):\n    a = []\n    for _ in range(10 ** 5): a = [a]\n    return a", {"protocol", "fail", "crash"}),
     ("many_names", "defines a million names", "for i in range(10 ** 6): globals()[f'n{i}'] = i\ndef f(x): return 0"),

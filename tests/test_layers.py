@@ -194,6 +194,10 @@ def steps(tree: ast.AST) -> list[int]:
 PICKLERS = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 
 
+# `trusted` is true, and the others are not empty, only if the user has named the model itself (policy/loading.py)
+ASKED_FOR = ("trusted", "settings.trust_remote_code", "made if prior.brings_code else ''")
+
+
 def unpickles(tree: ast.AST) -> list[int]:
     """Lines that could run what a file says: pickle and its kin, `torch.load`, a model's own code."""
     lines = []
@@ -208,7 +212,7 @@ def unpickles(tree: ast.AST) -> list[int]:
         elif (
             isinstance(node, ast.keyword)
             and node.arg in ("allow_pickle", "trust_remote_code")
-            and ast.unparse(node.value) != "False"
+            and ast.unparse(node.value) not in ("False", *ASKED_FOR)
         ):
             lines.append(node.value.lineno)
     return lines

@@ -224,6 +224,14 @@ def _look_again(error: OSError) -> None:
         raise error
 
 
+def _removed(folder: str) -> bool:
+    try:
+        os.rmdir(folder)
+    except OSError:  # there is something in it
+        return False
+    return True
+
+
 def empty(folder: str) -> None:
     """Empties a folder whatever a program has put there: paths longer than the kernel takes, folders without rights.
 
@@ -235,10 +243,11 @@ def empty(folder: str) -> None:
         while True:
             below = ""
             for entry in os.scandir("."):
-                if entry.is_dir(follow_symlinks=False):
+                if not entry.is_dir(follow_symlinks=False):
+                    os.unlink(entry.name)
+                elif not _removed(entry.name):
                     below = entry.name
                     break
-                os.unlink(entry.name)
             if below:
                 os.chmod(below, 0o700)
                 os.chdir(below)
