@@ -18,7 +18,7 @@ from typing import Any
 
 from amenable.errors import SandboxError
 from amenable.sandbox import wire
-from amenable.sandbox.provider import Evidence, Limits, ProviderFailed
+from amenable.sandbox.provider import Evidence, Limits, ProviderFailed, stopped_on_failure
 
 _BOOT = """import sys, types
 for name in ("amenable", "amenable.sandbox"):
@@ -81,15 +81,9 @@ class ContainerProvider:
         self.start()
         assert self._process is not None and self._process.stdin is not None  # noqa: PT018
         order = {"program": program, "trial": trial, "limits": asdict(limits)}
-        try:
+        with stopped_on_failure(self.stop):
             wire.send(self._process.stdin.fileno(), order, cap=wire.QUESTION_CAP)
             answer = self._receive(time.monotonic() + limits.seconds + _GRACE_SECONDS)
-        except (OSError, wire.Closed, wire.ProtocolError, TimeoutError) as error:
-            self.stop()
-            raise ProviderFailed(f"{type(error).__name__}: {error}") from None
-        except BaseException:
-            self.stop()
-            raise
         if "report" not in answer:
             raise ProviderFailed(str(answer.get("failed"))[:400])
         return Evidence(answer["events"], answer["report"])

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -35,6 +37,19 @@ class Evidence:
 
 class ProviderFailed(Exception):
     """The machinery failed, not the program."""
+
+
+@contextmanager
+def stopped_on_failure(stop: Callable[[], None]) -> Iterator[None]:
+    """Whatever goes wrong within, the provider is stopped; what is the machinery's fault becomes ProviderFailed."""
+    try:
+        yield
+    except (OSError, wire.Closed, wire.ProtocolError, wire.FrameTooLarge) as error:
+        stop()
+        raise ProviderFailed(f"{type(error).__name__}: {error}") from None
+    except BaseException:
+        stop()
+        raise
 
 
 class Provider(Protocol):

@@ -28,7 +28,7 @@ from filelock import FileLock
 from amenable.cache import cache_folder
 from amenable.errors import SandboxError
 from amenable.sandbox import wire
-from amenable.sandbox.provider import Evidence, Limits, ProviderFailed
+from amenable.sandbox.provider import Evidence, Limits, stopped_on_failure
 
 _BOOT = """import json, sys, types
 for name, path in (("amenable", None), ("amenable.sandbox", sys.argv[1])):
@@ -81,14 +81,8 @@ class WasiProvider:
         """One check. Raises ProviderFailed after stopping the process."""
         self._memory_mb = limits.memory_mb
         self.start()
-        try:
+        with stopped_on_failure(self.stop):
             evidence = self._run(program, trial, limits)
-        except (OSError, wire.Closed, wire.ProtocolError, wire.FrameTooLarge) as error:
-            self.stop()
-            raise ProviderFailed(f"{type(error).__name__}: {error}") from None
-        except BaseException:
-            self.stop()
-            raise
         if evidence.report.get("spent"):
             self.stop()
             self._spawn()  # it warms up while the caller goes on

@@ -24,7 +24,7 @@ from typing import Any
 
 from amenable.errors import SandboxError
 from amenable.sandbox import landlock, wire
-from amenable.sandbox.provider import Evidence, Limits, ProviderFailed
+from amenable.sandbox.provider import Evidence, Limits, stopped_on_failure
 
 _BOOT = """import json, sys, types
 for name, path in (("amenable", None), ("amenable.sandbox", sys.argv[3])):
@@ -122,14 +122,8 @@ class Worker:
         """One check. Raises ProviderFailed after stopping the zygote."""
         self.start()
         deadline = time.monotonic() + limits.seconds + _GRACE_SECONDS
-        try:
+        with stopped_on_failure(self.stop):
             return self._run(program, trial, limits, deadline)
-        except (OSError, wire.Closed, wire.ProtocolError, TimeoutError) as error:
-            self.stop()
-            raise ProviderFailed(f"{type(error).__name__}: {error}") from None
-        except BaseException:
-            self.stop()
-            raise
 
     def _run(self, program: str, trial: dict[str, Any] | None, limits: Limits, deadline: float) -> Evidence:
         assert self._control is not None
