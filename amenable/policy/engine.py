@@ -23,6 +23,7 @@ import torch
 from transformers.cache_utils import Cache, DynamicCache
 
 from amenable.policy.cache import Prefill, rebuild
+from amenable.policy.decoder import Decoder, decoder
 from amenable.policy.draw import draw
 from amenable.policy.packing import packed_linears
 from amenable.policy.scoring import length_groups
@@ -80,13 +81,13 @@ def draw_all(
         hands = [[sample] for hand in hands for sample in hand]
     done, lock, stop = 0, threading.Lock(), threading.Event()
 
-    def work(worker: int) -> None:
+    def work(worker: int, decode: Decoder) -> None:
         nonlocal done
         if workers > 1:
             torch.set_num_threads(1)  # of this Python thread
         queue = [sample for hand in hands[worker::workers] for sample in hand]
         engine = Engine(
-            model, prompts, n=n, queue=queue, drawn=drawn, uniforms=uniforms, decoding=decoding,
+            model, decode, prompts, n=n, queue=queue, drawn=drawn, uniforms=uniforms, decoding=decoding,
             eos_ids=eos_ids, stopped=stopped, rows=max(1, rows // workers),
         )  # fmt: skip
         for finished in engine.run():
@@ -97,13 +98,14 @@ def draw_all(
                 if progress is not None and finished:
                     progress(done, total)
 
-    with packed_linears(model, max(1, rows // workers)):
+    with packed_linears(model, max(1, rows // workers)) as product:
+        decode = decoder(model, product)
         if workers == 1:
-            work(0)
+            work(0, decode)
         else:
             with ThreadPoolExecutor(workers) as pool:
                 try:
-                    list(pool.map(work, range(workers)))
+                    list(pool.map(work, range(workers), [decode] * workers))
                 finally:  # after an error or Ctrl-C the other engines end at their next token
                     stop.set()
                     torch.set_num_threads(threads)
@@ -123,6 +125,7 @@ class Engine:
     def __init__(
         self,
         model: Any,
+        decode: Decoder,
         prompts: Sequence[Sequence[int]],
         *,
         n: int,
@@ -134,7 +137,7 @@ class Engine:
         stopped: Callable[[torch.Tensor], bool] | None,
         rows: int,
     ) -> None:
-        self.model, self.prompts, self.n, self.decoding = model, prompts, n, decoding
+        self.model, self.decode, self.prompts, self.n, self.decoding = model, decode, prompts, n, decoding
         self.stopped, self.rows = stopped, rows
         self.device = model.device
         self.eos = torch.tensor(sorted(eos_ids), dtype=torch.int64, device=self.device)
@@ -185,16 +188,8 @@ class Engine:
         mask = None
         if bool(self.start.any()):
             mask = torch.arange(used + 1, device=self.device).unsqueeze(0) >= self.start.unsqueeze(1)
-        out = self.model(
-            input_ids=self.last.unsqueeze(1),
-            attention_mask=mask,
-            position_ids=self.position.unsqueeze(1),
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        logits = self.decode(self.last, self.position, self.cache, mask)
         self.position = self.position + 1
-        logits: torch.Tensor = out.logits[:, -1]
         return logits
 
     def _record(self, rows: Sequence[int], logits: torch.Tensor) -> int:
@@ -205,25 +200,32 @@ class Engine:
         uniforms = self.uniforms[ids, counts.clamp(max=self.decoding.max_tokens - 1)].to(self.device)
         tokens, log_probs = draw(logits, uniforms, self.decoding)
         self.last[list(rows)] = tokens
-        at_eos = torch.isin(tokens, self.eos).tolist()
+        alive = torch.tensor([self.alive[row] for row in rows])
+        at_eos = torch.isin(tokens, self.eos).cpu()
+        self._write(ids[alive], counts[alive], tokens.cpu()[alive], log_probs.cpu()[alive])
+        ended = at_eos | (counts + 1 >= self.decoding.max_tokens)
+        look = alive if self.stopped is not None else alive & ended
         finished = 0
-        for row, token, log_prob, eos in zip(rows, tokens.tolist(), log_probs.tolist(), at_eos, strict=True):
-            if not self.alive[row]:
-                continue
-            sample = self.samples[row]
-            count = int(self.drawn.lengths[sample])
-            self.drawn.tokens[sample, count] = token
-            self.drawn.log_probs[sample, count] = log_prob
-            self.drawn.lengths[sample] = count + 1
-            if eos:
-                self.drawn.ended[sample] = "eos"
-            elif self.stopped is not None and self.stopped(self.drawn.tokens[sample, : count + 1]):
-                self.drawn.ended[sample] = "stop"
-            elif count + 1 < self.decoding.max_tokens:
-                continue
-            self.alive[row] = False
-            finished += 1
+        for place in look.nonzero().flatten().tolist():
+            finished += self._ends(rows[place], int(counts[place]) + 1, eos=bool(at_eos[place]))
         return finished
+
+    def _write(self, samples: torch.Tensor, at: torch.Tensor, tokens: torch.Tensor, log_probs: torch.Tensor) -> None:
+        self.drawn.tokens[samples, at] = tokens
+        self.drawn.log_probs[samples, at] = log_probs
+        self.drawn.lengths[samples] = at + 1
+
+    def _ends(self, row: int, count: int, *, eos: bool) -> bool:
+        """Whether the sample in `row` ends with its `count`-th token; why is written down."""
+        sample = self.samples[row]
+        if eos:
+            self.drawn.ended[sample] = "eos"
+        elif self.stopped is not None and self.stopped(self.drawn.tokens[sample, :count]):
+            self.drawn.ended[sample] = "stop"
+        elif count < self.decoding.max_tokens:
+            return False
+        self.alive[row] = False
+        return True
 
     def _rebuild(self, free: int) -> int:
         """Drop finished rows, admit up to `free` new samples, draw their first token; how many ended at once."""

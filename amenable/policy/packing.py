@@ -11,30 +11,41 @@ operator: no change.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 
+Product = Callable[[torch.Tensor], torch.Tensor]
 TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
 @contextmanager
-def packed_linears(model: Any, rows: int) -> Iterator[None]:
-    """Within the block, the CPU linear layers of `model` use weights packed for inputs of about `rows` rows."""
+def packed_linears(model: Any, rows: int) -> Iterator[Callable[..., Product]]:
+    """Within the block, the CPU linear layers of `model` use weights packed for inputs of about `rows` rows.
+
+    Gives a function from linear layers to their product side by side: one product where they were packed together.
+    """
     swapped: list[torch.nn.Linear] = []
+    products: dict[tuple[int, ...], Product] = {}
     try:
         if _available():
             for group in _groups(model):
-                for module, forward in zip(group, _packed(group, rows), strict=True):
+                whole, parts = _packed(group, rows)
+                products[tuple(map(id, group))] = whole
+                for module, forward in zip(group, parts, strict=True):
                     module.forward = forward  # type: ignore[method-assign]
                     swapped.append(module)
-        yield
+        yield lambda *modules: products.get(tuple(map(id, modules))) or partial(_side_by_side, modules)
     finally:
         for module in swapped:
             del module.forward
+
+
+def _side_by_side(modules: Sequence[torch.nn.Linear], inputs: torch.Tensor) -> torch.Tensor:
+    return torch.cat([module(inputs) for module in modules], -1) if len(modules) > 1 else modules[0](inputs)
 
 
 def _groups(model: Any) -> list[list[torch.nn.Linear]]:
@@ -57,8 +68,11 @@ def _available() -> bool:
     return hasattr(torch.ops.mkldnn, "_reorder_linear_weight") and torch._C._has_mkldnn
 
 
-def _packed(group: list[torch.nn.Linear], rows: int) -> list[Any]:
-    """The forward of each layer of a group. What the first has computed for the others is kept for its thread."""
+def _packed(group: list[torch.nn.Linear], rows: int) -> tuple[Product, list[Any]]:
+    """The product of a group, and the forward of each of its layers.
+
+    What the first layer has computed for the others is kept for its thread.
+    """
     operators: Any = torch.ops.mkldnn
     weights = torch.cat([module.weight.detach() for module in group]) if len(group) > 1 else group[0].weight.detach()
     weight = operators._reorder_linear_weight(weights, rows)
@@ -69,7 +83,7 @@ def _packed(group: list[torch.nn.Linear], rows: int) -> list[Any]:
         return found
 
     if len(group) == 1:
-        return [product]
+        return product, [product]
     sizes = [module.out_features for module in group]
     held = threading.local()
 
@@ -81,4 +95,4 @@ def _packed(group: list[torch.nn.Linear], rows: int) -> list[Any]:
             del held.inputs, held.parts
         return found
 
-    return [partial(part, index) for index in range(len(sizes))]
+    return product, [partial(part, index) for index in range(len(sizes))]

@@ -1,0 +1,66 @@
+"""Decoding without transformers' forward gives the same logits as with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tiny import tiny_policy
+from transformers.cache_utils import Cache, DynamicCache
+
+from amenable.policy import decoder as module
+from amenable.policy.cache import rebuild
+from amenable.policy.causal_lm import LoRA
+from amenable.policy.decoder import Layer, decoder
+from amenable.policy.packing import packed_linears
+
+
+def read(model: Any, rows: int = 3, width: int = 7) -> Cache:
+    """A cache that holds `width` random tokens a row."""
+    ids = torch.randint(0, 256, (rows, width), generator=torch.Generator().manual_seed(0))
+    cache = DynamicCache()
+    model(input_ids=ids, past_key_values=cache, use_cache=True)
+    return rebuild(None, torch.zeros(0, dtype=torch.int64), 0, [(cache, torch.arange(rows))], room=8)
+
+
+@torch.inference_mode()
+def logits_of(model: Any, *, own: bool, packed: bool, masked: bool) -> torch.Tensor:
+    cache, last, position = read(model), torch.tensor([1, 2, 3]), torch.tensor([7, 5, 6])
+    visible = torch.ones(3, 11, dtype=torch.bool)
+    visible[1, :2], visible[2, 0] = False, False
+    found = []
+    with packed_linears(model, 3) as product:
+        step = decoder(model, product if packed else lambda *modules: lambda x: torch.cat([m(x) for m in modules], -1))
+        for at in range(3):
+            mask = visible[:, : 8 + at] if masked else None
+            if own:
+                logits = module._own_forward(model, last, position + at, cache, mask)
+            else:
+                logits = step(last, position + at, cache, mask)
+            found.append(logits)
+            last = logits.argmax(-1)
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("packed", [False, True])
+def test_it_is_the_models_own_law(kind: str, masked: bool, packed: bool) -> None:
+    model = tiny_policy(kind).model
+    with torch.no_grad():
+        for name, value in model.named_parameters():  # biases and norms start at 0 and 1: nothing would be tested
+            if value.dim() == 1:
+                value.add_(torch.randn(value.shape, generator=torch.Generator().manual_seed(len(name))))
+    mine = logits_of(model, own=False, packed=packed, masked=masked)
+    theirs = logits_of(model, own=True, packed=False, masked=masked)
+    assert float((mine - theirs).abs().max()) < 1e-4 * float(theirs.abs().max())
+    assert theirs.std() > 0.3
+
+
+def test_what_has_another_shape_is_decoded_by_its_own_forward(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Layer, "__call__", lambda *_: pytest.fail("decoded as if it were a plain Llama"))
+    with pytest.raises(BaseException, match="decoded as if"):
+        tiny_policy().sample(["ab"], n=2)
+    for policy in (tiny_policy("gpt2"), tiny_policy().trainable_copy(LoRA(rank=2))):
+        assert len(policy.sample(["ab"], n=2)) == 2
