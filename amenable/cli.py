@@ -7,20 +7,22 @@ before it is needed.
 
 from __future__ import annotations
 
+import argparse
 import errno
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from amenable import stopping
-from amenable.config import nearest
+from amenable.config import describe, nearest, resolve
 from amenable.errors import AmenableError, ConfigError, ModelError, StorageError
 from amenable.progress import say
-from amenable.running import evaluate, run
+from amenable.running import evaluate, run, sample
 from amenable.terminal import Parser, ReaderGone, out
 
 UNEXPECTED, INTERRUPTED, READER_GONE = 70, 130, 141  # exit codes, besides those of `errors`
@@ -76,8 +78,10 @@ def _dispatch(arguments: list[str], *, debug: bool) -> int:
     commands: dict[str, Callable[..., int]] = {
         "run": run,
         "evaluate": evaluate,
+        "sample": sample,
         "models": _models,
         "doctor": _doctor,
+        "selftest": _selftest,
         "report": _report,
         "sandbox": _sandbox,
     }
@@ -101,8 +105,12 @@ usage: amenable COMMAND ...
   run NAME [key=value ...]  run a recipe; `amenable run NAME --help` shows its settings
   evaluate MODEL [key=value ...]
                             pass@k of a model, with intervals
+  sample target=TARGET [key=value ...]
+                            draw from a target without training: qrs, rejection, importance, best-of-n
   models                    named small models; `models fetch NAME`, `models check [NAME]`
   doctor                    what this machine offers: versions, cores, memory, disk, sandbox
+  selftest [f=FILE.py:NAME] [reward=FILE.py:NAME] [baseline=FILE.py:NAME]
+                            what ships, or functions of yours, against exact enumeration
   report RUN_DIR            where a run's report is
   sandbox                   run programs for other machines; they use mode=https://HOST:PORT
 
@@ -167,6 +175,29 @@ def _doctor(arguments: list[str], *, debug: bool) -> int:
         if finding.remedy:
             out(f"{'':<{width}}  ! {finding.remedy}")
     return int(any(finding.remedy for finding in findings))
+
+
+def _selftest(arguments: list[str], *, debug: bool) -> int:
+    from amenable.selftest import Settings, selftest
+
+    parser = Parser("amenable selftest")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = "\n".join(f"  {f'{row.name}={row.default}':<14}  {row.help}" for row in describe(Settings))
+    options = parser.options(arguments)
+    if options is None:
+        return 0
+    settings = resolve(Settings, overrides=options.overrides)
+    if not debug:
+        warnings.simplefilter("ignore")
+    count, failed, told = 0, 0, set()
+    for check in selftest(settings):
+        out(check.lines(known=check.why in told))
+        count, failed = count + 1, failed + (check.ok is False)
+        if not check.ok:
+            told.add(check.why)
+    out(f"\n{failed} of {count} checks FAILED" if failed else f"\n{count} checks, none failed")
+    return int(failed > 0)
 
 
 def _report(arguments: list[str], *, debug: bool) -> int:

@@ -14,13 +14,14 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
 from amenable.errors import ConfigError
+from amenable.errors import nearest as nearest
 
 Settings = TypeVar("Settings")
 
@@ -129,13 +130,6 @@ def split_override(text: str) -> tuple[str, str]:
     if not equals or not key.strip():
         raise ConfigError(f"{text!r} is not a setting: it has no key=value", "write key=value, such as seed=1")
     return key.strip(), value.strip()
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """A sentence that proposes the closest of `names`, or lists them all."""
-    known = list(names)
-    close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}."
 
 
 def value_text(value: Any) -> str:

@@ -6,6 +6,9 @@ exits with `exit_code`; a traceback is shown only with `--debug`.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class AmenableError(Exception):
     """Root of all errors raised on purpose. `AmenableError(what, fix)`: what is wrong (value, reason), what to do."""
@@ -64,3 +67,10 @@ class StorageError(AmenableError):
     """A run folder that cannot be written: full disk, read-only folder; says what was kept."""
 
     exit_code = 8
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """A sentence that proposes the closest of `names`, or lists them all."""
+    known = list(names)
+    close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}."

@@ -1,4 +1,4 @@
-"""`amenable run` and `amenable evaluate`: resolve the settings, show the plan, run, print the report.
+"""`amenable run`, `amenable evaluate`, `amenable sample`: resolve the settings, show the plan, run, print the report.
 
 A run folder is resumed by naming it with `--out`: the settings in its config.yaml are then the defaults.
 """
@@ -73,6 +73,15 @@ def evaluate(arguments: list[str], *, debug: bool) -> int:
             "amenable evaluate MODEL: a folder, a Hugging Face id, or a name of `amenable models`",
         )
     return _carryout(recipe, options, [f"model={options.first}", *options.overrides], debug=debug)
+
+
+def sample(arguments: list[str], *, debug: bool) -> int:
+    options = _parser("amenable sample", "key=value").intermixed(arguments)
+    recipe = _recipe("sample")
+    if options.help:
+        out(recipe_help(recipe, "amenable sample target=TARGET [key=value ...]"))
+        return 0
+    return _carryout(recipe, options, [*filter(None, [options.first]), *options.overrides], debug=debug)
 
 
 def _carryout(recipe: Recipe, options: argparse.Namespace, overrides: list[str], *, debug: bool) -> int:

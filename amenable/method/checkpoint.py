@@ -1,15 +1,16 @@
 """Checkpoints of a training: weights and optimiser in safetensors, the rest in JSON, never pickle.
 
-    checkpoint-N/   weights.safetensors   optimizer.safetensors   manifest.json
+    checkpoint-N/   weights.safetensors   optimizer.safetensors   method.safetensors   method.json   manifest.json
 
 The manifest is written last and holds every file's sha256, the step, the length of metrics.jsonl, and what training this is
 (`identity`). The schedule, the order of the data and every random stream are functions of (seed, step), so the step is their
-state; samples and feedback are closed stages of the run (`runs.py`). A checkpoint that is not what its manifest says is named
-aloud and not used; the two newest are kept, so that there is one before.
+state; samples and feedback are closed stages of the run (`runs.py`); what a method remembers besides is in `method.*`. A
+checkpoint that is not what its manifest says is named aloud and not used; the two newest are kept, so that there is one before.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from amenable import __version__, durable
 from amenable.errors import TrainingError
 from amenable.progress import say
 from amenable.runs import MetricsLog
+from amenable.sampling.proposal import State
 
 KEPT = 2
 
@@ -34,6 +36,7 @@ def save(
     *,
     step: int,
     identity: str,
+    state: State,
     on_full: str = "continue",
 ) -> None:
     """Write `folder`/checkpoint-`step`: the state after `step` steps.
@@ -54,6 +57,8 @@ def save(
                 if kind != "step"
             }
             save_file(moments, work / "optimizer.safetensors")
+            save_file({name: value.contiguous() for name, value in state.tensors.items()}, work / "method.safetensors")
+            (work / "method.json").write_text(json.dumps(state.facts))
     except Exception as error:
         trouble = durable.as_os_error(error)
         if trouble is None:
@@ -73,8 +78,11 @@ def resume(
     log: MetricsLog,
     *,
     identity: str,
-) -> int:
-    """Put the newest whole checkpoint of `folder` into weights, optimiser and log; the step to go on from (0: none)."""
+) -> tuple[int, State | None]:
+    """Put the newest whole checkpoint of `folder` into weights, optimiser and log.
+
+    Returns the step to go on from and what the method remembered (0 and None: there is none).
+    """
     for path in _newest_first(folder):
         manifest = durable.manifest_of(path)
         if manifest is not None and log.size() >= manifest["metrics_bytes"]:
@@ -82,7 +90,7 @@ def resume(
         say(f"checkpoint {path} is torn and not used")
     else:
         log.cut(0)
-        return 0
+        return 0, None
     weights = load_file(path / "weights.safetensors")
     if manifest["identity"] != identity or set(weights) != set(names):
         raise TrainingError(
@@ -97,7 +105,8 @@ def resume(
             state: dict[str, Any] = {kind: moments[f"{name}/{kind}"] for kind in ("exp_avg", "exp_avg_sq")}
             optimizer.state[value] = {"step": torch.tensor(float(manifest["step"])), **state}
     log.cut(manifest["metrics_bytes"])
-    return int(manifest["step"])
+    facts = json.loads((path / "method.json").read_text())
+    return int(manifest["step"]), State(load_file(path / "method.safetensors"), facts)
 
 
 def drop_all(folder: Path) -> None:

@@ -19,9 +19,9 @@ import torch
 
 from amenable.errors import TrainingError
 from amenable.method.protocol import Loss
-from amenable.objective.likelihood import negative_log_likelihood
 from amenable.policy.scoring import length_groups
 from amenable.records import Samples
+from amenable.sampling.proposal import State
 from amenable.seeding import python_random
 
 
@@ -75,9 +75,15 @@ class Imitation:
         for group in length_groups(sizes, self.positions):
             samples = as_samples([contexts[i] for i in group], [targets[i] for i in group])
             weights = torch.tensor([batch[i].weight for i in group])
-            log_probs = policy.log_prob(samples)
-            value = negative_log_likelihood(log_probs, tokens=tokens, weights=weights.to(log_probs.device))
+            value, _ = policy.weighted_log_prob(samples, -weights / tokens)  # `objective.likelihood`
             yield Loss(value, {"loss": float(value.detach()), "tokens": float(samples.lengths.sum())})
+
+    def state(self) -> State:
+        """Nothing: a step depends on its number alone."""
+        return State()
+
+    def restore(self, policy: Any, state: State) -> None:
+        """Nothing to put back."""
 
 
 def as_samples(contexts: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> Samples:

@@ -75,7 +75,9 @@ def train(
     optimizer = torch.optim.AdamW(parameters, lr=optimisation.learning_rate, weight_decay=decay, fused=True)
     log = MetricsLog(folder / "metrics.jsonl")
     identity = f"{method.identity} {method.steps} {optimisation}"
-    first = checkpoint.resume(folder, names, optimizer, log, identity=identity)
+    first, state = checkpoint.resume(folder, names, optimizer, log, identity=identity)
+    if state is not None:
+        method.restore(policy, state)
     device = parameters[0].device.type
     with stopping.after_this_step() as asked_to_stop:
         for step in range(first, method.steps):
@@ -99,7 +101,16 @@ def train(
             log.write({"step": step, **sums, "learning_rate": rate, "gradient_norm": norm}, began=began)
             due = bool(checkpoint_every) and (step + 1) % checkpoint_every == 0 and step + 1 < method.steps
             if due or asked_to_stop():
-                checkpoint.save(folder, names, optimizer, log, step=step + 1, identity=identity, on_full=on_full)
+                checkpoint.save(
+                    folder,
+                    names,
+                    optimizer,
+                    log,
+                    step=step + 1,
+                    identity=identity,
+                    state=method.state(),
+                    on_full=on_full,
+                )
             if progress is not None:
                 progress(step + 1, method.steps)
             if asked_to_stop():

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import torch
 
+from amenable.sampling.proposal import State
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -20,7 +22,8 @@ class Loss:
 class Method(Protocol):
     """`losses(policy, step)` yields micro-batches; the loop calls backward on each before it asks for the next.
 
-    What a step does depends on (policy, step) alone: a run that is resumed at step k does what the other would have.
+    What a step does depends on the policy, the step and the method's `state` alone: a run that is resumed at step k does what
+    the other would have.
     """
 
     steps: int
@@ -28,3 +31,11 @@ class Method(Protocol):
     """What this training is (a hash of examples and settings), so that no checkpoint of another one is taken for its own."""
 
     def losses(self, policy: Any, step: int) -> Iterator[Loss]: ...
+
+    def state(self) -> State:
+        """What the method remembers between steps, besides the policy's weights; kept in every checkpoint."""
+        ...
+
+    def restore(self, policy: Any, state: State) -> None:
+        """Put back what `state` said."""
+        ...

@@ -13,22 +13,24 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from amenable.errors import ConfigError, ModelError
 from amenable.policy import zoo
-from amenable.policy.causal_lm import CausalLM, fast_dtype
+from amenable.policy.causal_lm import CausalLM
+from amenable.policy.language_model import LanguageModel, fast_dtype
+from amenable.policy.seq2seq import Seq2Seq
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 WEIGHTS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 
 
-def load_policy(name: str, *, dtype: str = "auto", rows: int = 128, trust_remote_code: str = "") -> CausalLM:
-    """The causal model `name` as a policy; `dtype` "auto" is bfloat16 where the CPU or GPU is fast at it.
+def load_policy(name: str, *, dtype: str = "auto", rows: int = 128, trust_remote_code: str = "") -> LanguageModel:
+    """The model `name` as a policy, a `CausalLM` or a `Seq2Seq`; `dtype` "auto" is bfloat16 where the machine is fast at it.
 
     `trust_remote_code` is `name` again for a model whose own Python code may be run, with all that you may do yourself.
 
-    Errors: ModelError if it cannot be found, has no tokenizer, or is not a causal language model.
+    Errors: ModelError if it cannot be found, has no tokenizer, or is neither a causal nor an encoder-decoder language model.
     """
     if dtype not in ("auto", *DTYPES):
         raise ConfigError(f"dtype={dtype!r} is not known", f"use one of auto, {', '.join(DTYPES)}")
@@ -47,8 +49,12 @@ def load_policy(name: str, *, dtype: str = "auto", rows: int = 128, trust_remote
             "give the folder that save_pretrained wrote",
         )
     tokenizer = _load_tokenizer(folder, name, trusted)
+    kind: type[LanguageModel] = CausalLM
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trusted, local_files_only=True)
+        if getattr(config, "is_encoder_decoder", False):
+            kind = Seq2Seq
+        model = (AutoModelForSeq2SeqLM if kind is Seq2Seq else AutoModelForCausalLM).from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=trusted, local_files_only=True
         )
     except (OSError, ValueError, KeyError) as error:
@@ -57,13 +63,14 @@ def load_policy(name: str, *, dtype: str = "auto", rows: int = 128, trust_remote
                 f"{name} brings code of its own, and nobody asked for it to be run",
                 f"read that code; if it may do all that you may, give trust_remote_code={name}",
             ) from None
+        wanted = "an encoder-decoder" if kind is Seq2Seq else "a causal"
         raise ModelError(
-            f"{name} could not be loaded as a causal language model: {_first_line(error)}",
-            "it needs a config.json of a causal model and weights in safetensors format",
+            f"{name} could not be loaded as {wanted} language model: {_first_line(error)}",
+            f"it needs a config.json of {wanted} model and weights in safetensors format",
         ) from error
     model = model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     model = model.to(fast_dtype(model) if dtype == "auto" else DTYPES[dtype])
-    return CausalLM(model, tokenizer, name=name, rows=rows)
+    return kind(model, tokenizer, name=name, rows=rows)
 
 
 def find_folder(name: str, *, code: bool = False) -> Path:
@@ -118,7 +125,7 @@ def _load_tokenizer(folder: Path, name: str, trusted: bool) -> Any:
     return tokenizer
 
 
-def _load_adapter(folder: Path, *, dtype: str, rows: int) -> CausalLM:
+def _load_adapter(folder: Path, *, dtype: str, rows: int) -> LanguageModel:
     """A PEFT adapter: its base model is loaded by the name it was trained from, and the adapter merged into it."""
     from peft import PeftConfig, PeftModel
 
@@ -128,7 +135,7 @@ def _load_adapter(folder: Path, *, dtype: str, rows: int) -> CausalLM:
     base = load_policy(base_name, dtype="float32", rows=rows)
     merged = PeftModel.from_pretrained(base.model, folder).merge_and_unload()
     merged = merged.to(fast_dtype(merged) if dtype == "auto" else DTYPES[dtype])
-    return CausalLM(merged, base.tokenizer, name=str(folder), rows=rows)
+    return type(base)(merged, base.tokenizer, name=str(folder), rows=rows)
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 sample(contexts, n)  draws n continuations of each context and records their log-probabilities
 log_prob(samples)    log pi(x | c), one number a token, with gradient if the policy is trainable
+weighted_log_prob()  the sum of w log pi(x) for weights known beforehand: the cheap way to a gradient
 frozen()             the same law, no gradient, in the fastest precision that was asked for
 trainable_copy()     a copy with float32 weights (or an adapter) that an optimiser may change
 """
@@ -35,8 +36,16 @@ class Policy(Protocol):
         """Log-probability of every sampled token under this policy at temperature 1: (N, L), 0 at padding."""
         ...
 
+    def weighted_log_prob(self, samples: Samples, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """sum_i w_i log pi(x_i), a scalar with gradient, `weights` (N,) or (N, L); the log-probabilities (N, L) without."""
+        ...
+
     def frozen(self) -> Policy:
         """The same law without gradient."""
+        ...
+
+    def exact(self) -> Policy:
+        """The same law without gradient, in the precision that weights of whole sequences need (float32)."""
         ...
 
     def trainable_copy(self) -> Policy:

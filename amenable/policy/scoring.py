@@ -2,18 +2,26 @@
 
     log pi(y_t | c, y_<t) = l_t[y_t] - log sum_v exp l_t[v]        l_t: logits at the position before y_t, float32
 
-Samples are scored in groups of similar length, at most `POSITIONS` positions at a time, so that padding stays small and
-a group's logits (positions x vocabulary) fit in memory. Logits are made only where a sampled token is predicted.
+Samples are scored in groups of similar length, at most `POSITIONS` positions at a time, so that padding stays small. Padding
+stands behind a sequence, where no token that counts can see it, so the model needs no mask. What the contexts of a group have
+in common, as the samples of one prompt do, is read once, and its keys and values are shared by all. Logits are made only where
+a sampled token is predicted, a chunk at a time (`head`).
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers.cache_utils import DynamicCache
+
+from amenable.policy import head as heads
 
 POSITIONS = 2048
+SHARED = 1 / 3  # of all positions: what must be saved for a second call, and a mask in attention, to be worth it
 
 
 def token_log_probs(
@@ -23,15 +31,39 @@ def token_log_probs(
     lengths: torch.Tensor,
     positions: int = POSITIONS,
 ) -> torch.Tensor:
-    """(N, L) float32 nats on the CPU or the model's device, 0 at padding. `tokens` (N, L), `lengths` (N,)."""
+    """(N, L) float32 nats on the model's device, 0 at padding. `tokens` (N, L), `lengths` (N,)."""
     sizes = [len(context) + int(length) for context, length in zip(context_ids, lengths, strict=True)]
-    rows: list[torch.Tensor | None] = [None] * len(sizes)
+    parts, order = [], []
     for group in length_groups(sizes, positions):
-        for row, values in zip(
-            group, _score_group(model, [context_ids[i] for i in group], tokens[group], lengths[group]), strict=True
-        ):
-            rows[row] = torch.nn.functional.pad(values, (0, tokens.shape[1] - len(values)))
-    return torch.stack([row for row in rows if row is not None]) if rows else torch.zeros(tokens.shape)
+        states, head, targets = _states(model, [context_ids[i] for i in group], tokens[group], lengths[group])
+        values = heads.log_probs_of_logits(states, targets) if head is None else heads.log_probs(states, head, targets)
+        parts.append(_rows(values, lengths[group], tokens.shape[1]))
+        order += group
+    if not parts:
+        return torch.zeros(tokens.shape)
+    return torch.cat(parts)[torch.tensor(order, device=parts[0].device).argsort()]
+
+
+def weighted_log_probs(
+    model: Any,
+    context_ids: Sequence[Sequence[int]],
+    tokens: torch.Tensor,
+    lengths: torch.Tensor,
+    weights: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """sum_i w_i log pi_i of one group in one forward, a scalar that carries gradient; the log-probabilities (N, L), without.
+
+    `weights` (N,) a sequence or (N, L) a token, known beforehand: the head's gradient is formed with its softmax at hand.
+    """
+    states, head, targets = _states(model, context_ids, tokens, lengths)
+    mask = _mask(lengths, tokens.shape[1])
+    each = (weights if weights.dim() == 2 else weights.unsqueeze(1).expand(tokens.shape))[mask].to(targets.device)
+    if head is None:
+        values = heads.log_probs_of_logits(states, targets)
+        loss = (each.to(values) * values).sum()
+    else:
+        loss, values = heads.weighted_log_probs(states, head, targets, each)
+    return loss, _rows(values.detach(), lengths, tokens.shape[1])
 
 
 def length_groups(sizes: Sequence[int], positions: int) -> list[list[int]]:
@@ -45,29 +77,73 @@ def length_groups(sizes: Sequence[int], positions: int) -> list[list[int]]:
     return groups
 
 
-def _score_group(
+def _states(
     model: Any, contexts: Sequence[Sequence[int]], tokens: torch.Tensor, lengths: torch.Tensor
-) -> list[torch.Tensor]:
-    """One forward over right-padded sequences; the log-probabilities of each row's own tokens."""
+) -> tuple[torch.Tensor, torch.nn.Linear | None, torch.Tensor]:
+    """Of all M sampled tokens, row by row: hidden states (M, D) and the head that reads them, or logits (M, V) and None;
+    and the tokens themselves (M,)."""
     device = model.device
-    full = [[*context, *row[:length].tolist()] for context, row, length in zip(contexts, tokens, lengths, strict=True)]
-    width = max(len(ids) for ids in full)
-    ids = torch.zeros(len(full), width, dtype=torch.int64)
-    mask = torch.zeros(len(full), width, dtype=torch.int64)
-    for row, sequence in enumerate(full):
-        ids[row, : len(sequence)] = torch.tensor(sequence)
-        mask[row, : len(sequence)] = 1
-    first = min(len(context) for context in contexts) - 1  # the first position that predicts a sampled token
-    out = model(
-        input_ids=ids.to(device),
-        attention_mask=mask.to(device),
-        use_cache=False,
-        logits_to_keep=torch.arange(first, width - 1, device=device),
+    shared = _in_common(model, contexts, lengths)
+    # the last sampled token is predicted, not read
+    rows = [torch.tensor([*context[shared:], *row[: max(0, length - 1)].tolist()], dtype=torch.int64)
+            for context, row, length in zip(contexts, tokens, lengths.tolist(), strict=True)]  # fmt: skip
+    ids = pad_sequence(rows, batch_first=True)
+    mask = _mask(lengths, tokens.shape[1])
+    before = torch.tensor([len(context) - shared - 1 for context in contexts]).unsqueeze(1)
+    at = torch.arange(len(rows)).unsqueeze(1) * ids.shape[1] + before + torch.arange(tokens.shape[1])
+    places, targets = at[mask].to(device), tokens[mask].to(device)
+
+    def inputs() -> dict[str, Any]:
+        given: dict[str, Any] = {"input_ids": ids.to(device), "use_cache": False}
+        if shared:
+            positions = torch.arange(shared, shared + ids.shape[1], device=device).expand(ids.shape)
+            cache = _read_once(model, contexts[0][:shared], len(rows))
+            given |= {"use_cache": True, "past_key_values": cache, "position_ids": positions}
+        return given
+
+    head = heads.plain_head(model)
+    states = None if head is None else heads.hidden_states(model, head, **inputs())
+    if states is None:
+        head, states = None, model(**inputs()).logits
+    return states.flatten(0, 1).index_select(0, places), head, targets
+
+
+def _in_common(model: Any, contexts: Sequence[Sequence[int]], lengths: torch.Tensor) -> int:
+    """How many tokens all contexts begin with, up to the last but one of the shortest; 0 where sharing them is not worth it."""
+    if len(contexts) < 2 or not _can_go_on(model):
+        return 0
+    first, last = min(map(list, contexts)), max(map(list, contexts))
+    most = min(len(context) for context in contexts) - 1
+    shared = next((i for i in range(most) if first[i] != last[i]), most)
+    positions = sum(map(len, contexts)) + int(lengths.sum())
+    return shared if shared * (len(contexts) - 1) >= SHARED * positions else 0
+
+
+def _can_go_on(model: Any) -> bool:
+    """True if the model's forward takes keys, values and positions from its caller."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return {"past_key_values", "position_ids"} <= set(inspect.signature(inner.forward).parameters)
+
+
+def _read_once(model: Any, ids: Sequence[int], rows: int) -> DynamicCache:
+    """Keys and values of `ids`, the same for each of `rows`; they carry gradient where the model has one."""
+    cache = DynamicCache()
+    model(
+        input_ids=torch.tensor([list(ids)], device=model.device),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
     )
-    values = []
-    for row, context in enumerate(contexts):
-        begin = len(context) - 1 - first
-        logits = out.logits[row, begin : begin + int(lengths[row])].float()
-        target = tokens[row, : int(lengths[row])].to(device)
-        values.append(-torch.nn.functional.cross_entropy(logits, target, reduction="none"))
-    return values
+    for layer in cache.layers:
+        layer.keys, layer.values = (part.expand(rows, -1, -1, -1) for part in (layer.keys, layer.values))
+    return cache
+
+
+def _mask(lengths: torch.Tensor, width: int) -> torch.Tensor:
+    return torch.arange(width).unsqueeze(0) < lengths.unsqueeze(1)
+
+
+def _rows(values: torch.Tensor, lengths: torch.Tensor, width: int) -> torch.Tensor:
+    """(M,) row by row as (N, L), 0 at padding."""
+    mask = _mask(lengths, width).to(values.device)
+    return torch.zeros(mask.shape, dtype=values.dtype, device=values.device).masked_scatter(mask, values)

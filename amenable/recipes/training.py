@@ -12,14 +12,15 @@ from amenable import durable
 from amenable.method import checkpoint
 from amenable.method.loop import Optimisation, train
 from amenable.method.protocol import Method
-from amenable.policy.causal_lm import CausalLM, LoRA
+from amenable.policy.causal_lm import LoRA
+from amenable.policy.language_model import LanguageModel
 from amenable.policy.loading import load_policy
 from amenable.progress import bar
 from amenable.runs import Run
 
 
 def trained(
-    prior: CausalLM,
+    prior: LanguageModel,
     method: Method,
     *,
     optimisation: Optimisation,
@@ -28,7 +29,7 @@ def trained(
     record: Run,
     checkpoint_every: int,
     on_full: str,
-) -> tuple[CausalLM, list[dict[str, Any]]]:
+) -> tuple[LanguageModel, list[dict[str, Any]]]:
     """The policy after training a copy of `prior`, frozen, and the metrics of every step.
 
     The model is saved in `folder`/model in the precision that it is evaluated in, so what is measured is what is kept.
@@ -59,4 +60,6 @@ def trained(
     checkpoint.drop_all(folder)
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     made = str(folder / "model")
-    return load_policy(made, rows=prior.rows, trust_remote_code=made if prior.brings_code else ""), metrics
+    dtype = "auto" if optimisation.precision == "bfloat16" else "float32"
+    policy = load_policy(made, dtype=dtype, rows=prior.rows, trust_remote_code=made if prior.brings_code else "")
+    return policy, metrics

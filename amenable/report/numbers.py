@@ -41,7 +41,7 @@ def cell_text(cell: Cell, column: Column) -> str:
 
 def ticks(low: float, high: float, *, most: int = 6) -> list[float]:
     """Round numbers that cover low..high, some `most` of them, in steps of 1, 2, 2.5 or 5 x 10^k."""
-    if not high > low:
+    if not high - low > 1e-9 * max(abs(low), abs(high), 1e-6):  # alike but for rounding
         margin = 0.1 * abs(low) or 0.5
         low, high = low - margin, high + margin
     rough = (high - low) / most

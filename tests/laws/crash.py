@@ -54,7 +54,7 @@ def study(method: str, folder: Path) -> None:
         on_full="stop",
     )
     drawn = policy.sample(["ab"], n=2, seed=3, decoding=Decoding(max_tokens=8))
-    run.stage("after", lambda: [{"text": text, "loss": metrics[-1]["loss"]} for text in drawn.texts])
+    run.stage("after", lambda: [{"text": text, "metrics": metrics[-1]} for text in drawn.texts])
     run.close()
 
 

@@ -1,19 +1,65 @@
-"""One small instance of every training method in the package; a method without one fails the laws."""
+"""Small instances of every training method in the package; a method without one fails the laws.
+
+"FDPG/replay" is another instance of FDPG: what a method remembers depends on its settings.
+"""
 
 from __future__ import annotations
 
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from tiny import tiny_policy
+
 import amenable.method
+from amenable.method.fdpg import FDPG
 from amenable.method.imitation import Example, Imitation
+from amenable.method.ppo import PPO
+from amenable.objective.divergence import ForwardKL, JensenShannon, ReverseKL
+from amenable.objective.reward import ExpectedReward
+from amenable.records import Decoding
+from amenable.sampling.proposal import Adaptive, Replay
+from amenable.target.posterior import Target
+from amenable.target.potential import constraint, tilt
+
+CONTEXTS = ["ab", "q: 1 ", "x"]
+
+
+def upper(prompts: Sequence[str], completions: Sequence[str], **columns: Any) -> list[float | None]:
+    """The share of capital letters; of a text without letters nothing is known."""
+    return [sum(map(str.isupper, text)) / len(text) if text else None for text in completions]
+
+
+def even(prompts: Sequence[str], completions: Sequence[str], **columns: Any) -> list[float | None]:
+    return [float(sum(map(ord, text)) % 2 == 0) for text in completions]
+
+
+def matching(make: type[FDPG], objective: Any, **settings: Any) -> Any:
+    """5 steps on a random two-layer model: what it draws differs from step to step, and from a policy at rest."""
+    prior = tiny_policy()
+    potential = tilt(upper, beta=0.2) if objective is ReverseKL or make is PPO else constraint(even)
+    return make(
+        prior, Target(prior.exact(), potential), objective, contexts=CONTEXTS, steps=5, contexts_per_step=2,
+        samples_per_context=4, decoding=Decoding(max_tokens=5), seed=3, **settings,
+    )  # fmt: skip
+
 
 BUILDERS: dict[str, Callable[[], Any]] = {
     "Imitation": lambda: Imitation([Example(f"q{i}", f"a{i * i}") for i in range(6)], epochs=3, batch_size=3, seed=1),
+    "FDPG": lambda: matching(FDPG, JensenShannon, window=2, baseline="constant"),
+    "FDPG/adaptive": lambda: matching(
+        FDPG, ForwardKL, proposal=Adaptive(every=2, by="tv", samples=8), baseline="target"
+    ),
+    "FDPG/replay": lambda: matching(FDPG, ReverseKL, proposal=Replay(0.5, 2), one_z=True),
+    "PPO": lambda: matching(PPO, ExpectedReward(beta=0.2, of="log-potential"), epochs=3),
 }
+
+
+def class_of(name: str) -> str:
+    """ "FDPG/replay" is an instance of FDPG."""
+    return name.partition("/")[0]
 
 
 def methods_of_the_package() -> set[str]:

@@ -14,6 +14,7 @@ from amenable.policy.cache import rebuild
 from amenable.policy.causal_lm import LoRA
 from amenable.policy.decoder import Layer, decoder
 from amenable.policy.packing import packed_linears
+from amenable.records import Decoding
 
 
 def read(model: Any, rows: int = 3, width: int = 7) -> Cache:
@@ -61,6 +62,6 @@ def test_it_is_the_models_own_law(kind: str, masked: bool, packed: bool) -> None
 def test_what_has_another_shape_is_decoded_by_its_own_forward(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Layer, "__call__", lambda *_: pytest.fail("decoded as if it were a plain Llama"))
     with pytest.raises(BaseException, match="decoded as if"):
-        tiny_policy().sample(["ab"], n=2)
+        tiny_policy().sample(["ab"], n=2, decoding=Decoding(max_tokens=8))
     for policy in (tiny_policy("gpt2"), tiny_policy().trainable_copy(LoRA(rank=2))):
-        assert len(policy.sample(["ab"], n=2)) == 2
+        assert len(policy.sample(["ab"], n=2, decoding=Decoding(max_tokens=8))) == 2

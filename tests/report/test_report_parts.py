@@ -48,6 +48,7 @@ def test_ticks_by_hand() -> None:
     assert ticks(0.0, 1.0, most=5) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
     assert ticks(-0.03, 0.11, most=5) == [-0.05, 0.0, 0.05, 0.1, 0.15]
     assert ticks(3.0, 3.0)[0] < 3.0 < ticks(3.0, 3.0)[-1]
+    assert len(ticks(1.0, 1.0 + 1e-16)) > 1
     assert tick_text(0.25, 0.25, percent=True) == "25%"
     assert tick_text(-0.025, 0.025, percent=True, signed=True) == "−2.5"
     assert tick_text(1500.0, 500.0) == "1,500"

@@ -1,0 +1,79 @@
+"""The one gradient of every f-divergence, and of every reward: the score function, off-policy, with a baseline.
+
+    grad D_f(pi || p) = - E_{x~q}[ pi(x)/q(x) (R(x) - B) grad log pi(x) ]
+    R(x)     -f'(t) with log t = log pi - log P + log Z (`divergence`), or a reward (`reward`)
+    B        any number that does not depend on x
+
+    letter   name          shape, unit
+    pi       log_policy    (N,) float64 nats a sequence
+    q        log_proposal  (N,) the law that x was really drawn from
+    R        rewards       (N,) no unit; NaN where it is missing
+
+Everything but the last log pi is held constant: `coefficients` are numbers, known before the forward pass that carries
+gradient, and the loss is sum_i c_i log pi(x_i). Source: Go et al. 2023, arXiv 2302.08215, eq. 7.
+Changed from released codes: log pi inside R is detached (Korbak et al. 2022's code differentiates through it, which weights
+each sample by 1 + |log pi|).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from amenable.errors import ConfigError
+
+BASELINES = ("none", "constant", "leave-one-out", "target")
+
+
+def coefficients(
+    rewards: torch.Tensor,
+    log_policy: torch.Tensor,
+    log_proposal: torch.Tensor,
+    *,
+    baseline: str,
+    constant: float = 0.0,
+    at_target: float = 0.0,
+    groups: Sequence[torch.Tensor] = (),
+) -> torch.Tensor:
+    """c (N,): the loss is sum_i c_i log pi(x_i), its gradient the estimate. 0 where a reward is missing (NaN).
+
+    baseline  none           B = 0
+              constant       B = `constant`, which must not depend on these samples
+              leave-one-out  B_i = mean over the other samples j of the context of pi/q R_j: also unbiased (Kool et al. 2019)
+              target         B = `at_target`, the reward at pi = p: for the forward KL this is the Z pi/q of GDC++ (Korbak et
+                             al. 2022, arXiv 2206.00761), since there (pi/q) R = P / (Z q)
+    `groups`: the places of each context's samples, for leave-one-out.
+    """
+    if baseline not in BASELINES:
+        raise ConfigError(f"baseline={baseline!r} is not known", f"use one of {', '.join(BASELINES)}")
+    known = ~rewards.isnan()
+    ratio = torch.where(known, log_policy - log_proposal, -torch.inf).exp()
+    values = torch.where(known, rewards, 0.0)
+    shift = torch.full_like(values, {"constant": constant, "target": at_target}.get(baseline, 0.0))
+    if baseline == "leave-one-out":
+        shift = leave_one_out(ratio * values, known, groups or [torch.arange(len(values))])
+    return -ratio * (values - shift) / max(1, int(known.sum()))
+
+
+def leave_one_out(values: torch.Tensor, known: torch.Tensor, groups: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The mean of the other known `values` (N,) of the same group, (N,); 0 where there is none. Unknown values must be 0."""
+    shift = torch.zeros_like(values)
+    for chosen in groups:
+        others = known[chosen].sum() - known[chosen].long()
+        shift[chosen] = torch.where(others > 0, (values[chosen].sum() - values[chosen]) / others.clamp(min=1), 0.0)
+    return shift
+
+
+def clipped_surrogate(
+    log_policy: torch.Tensor, log_old: torch.Tensor, advantages: torch.Tensor, mask: torch.Tensor, *, clip: float
+) -> torch.Tensor:
+    """-sum min(r A, clip(r, 1 - clip, 1 + clip) A) over tokens: (N, L) log-probabilities a token, r = pi / old.
+
+    Schulman et al. 2017 (PPO), arXiv 1707.06347, eq. 7; `advantages` (N,) or (N, L) are held constant. The sum is over tokens
+    where `mask` is True; divide by what the mean is to be over.
+    """
+    ratio = (log_policy - log_old).masked_fill(~mask, 0.0).exp()
+    gain = advantages if advantages.dim() == 2 else advantages.unsqueeze(1)
+    kept = torch.minimum(ratio * gain, ratio.clamp(1 - clip, 1 + clip) * gain)
+    return -(kept * mask).sum()
