@@ -1,95 +1,66 @@
-"""Reward alone against reward with a KL penalty: entropy, J / beta against log Z, and the identity between them, step by step.
+"""RL with KL penalties as inference, read off a frontier: what the reward alone does to entropy, J / beta against log Z.
 
-    python bench/collapse.py [target=compiles] [model=code-model] [steps=150] [samples=128] [beta=0.1] [seeds=3] [rate=5e-4]
+    amenable run frontier task=compiles methods=reinforce,rl --out runs/collapse
+    python bench/collapse.py runs/collapse [beta=0.1]
 
-    J = E_pi[r] - beta KL(pi || a) = beta (log Z - KL(pi || p)),    p = a exp(r / beta) / Z
+    J = E_pi[r] - beta KL(pi || a) = beta (log Z - KL(pi || p)),    p = a exp(r / beta) / Z,   r = phi, the share
 
-log Z is estimated from samples of the prior, twice: the two sides of the identity do not share it.
+KL(pi || p) is estimated from samples of the policy with log Z from one half of the prior's samples, J / beta - log Z with the
+other half: the two sides of the identity share the policy's samples alone.
 Source: Korbak et al. 2022, "RL with KL penalties is better viewed as Bayesian inference", arXiv 2205.11275.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from amenable.evaluation.interval import over_seeds
-from amenable.method.fdpg import FDPG
-from amenable.method.loop import Optimisation, train
-from amenable.objective.reward import ExpectedReward
-from amenable.recipes.fdpg import FDPGSettings
-from amenable.recipes.matching import problem
-from amenable.seeding import derive
-from amenable.target.posterior import Target
-from amenable.target.potential import softened
+from amenable.evaluation.interval import Estimate, bootstrap_mean, over_seeds
+
+
+def stages(folder: Path) -> dict[str, list[dict[str, float]]]:
+    """The measured samples of every policy of a run."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for line in (folder / "samples.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        if "rows" not in row and "log_prior" in row:
+            found.setdefault(row["stage"], []).append(row)
+    return found
+
+
+def log_z(rows: list[dict[str, float]], beta: float) -> float:
+    """log Z of a exp(r / beta), nats, from samples of the prior."""
+    tilts = torch.tensor([row["value"] for row in rows], dtype=torch.float64) / beta
+    return float(tilts.logsumexp(0) - torch.tensor(float(len(tilts))).log())
 
 
 def main() -> None:
-    given = dict(item.split("=", 1) for item in sys.argv[1:])
-    beta, seeds = float(given.get("beta", 0.1)), int(given.get("seeds", 3))
-    steps, samples = int(given.get("steps", 150)), int(given.get("samples", 128))
-    settings = FDPGSettings(target=given.get("target", "compiles"), model=given.get("model", "code-model"))
-    found = problem(settings)
-    soft = Target(found.target.prior, softened(found.target.potential, beta=beta))
-    drawn = found.prior.sample(found.contexts, n=4096, decoding=found.decoding, seed=derive(0, "log z"))
-    prompts = [context for context in found.contexts for _ in range(4096)]
-    weights = soft.potential.log_values(prompts, drawn)
-    log_z = float(weights.logsumexp(0)) - math.log(len(weights))
-    print(f"{soft.potential.name}, prior {settings.model}: log Z {log_z:.3f} (n={len(weights)})")
-    print(
-        "| method | seed | share, first and last | entropy, first and last | J / beta | KL(pi, p) | beta (log Z - KL) / J |"
-    )
-    print("|---|---|---|---|---|---|---|")
-    ends: dict[str, list[dict[str, float]]] = {}
-    for seed in range(seeds):
-        for name, penalty in (("reward alone", 0.0), (f"with the penalty, beta={beta:g}", beta)):
-            policy: Any = found.prior.trainable_copy()
-            method = FDPG(
-                policy, found.target, ExpectedReward(beta=penalty), contexts=found.contexts, steps=steps,
-                samples_per_context=samples, decoding=found.decoding, seed=seed,
-            )  # fmt: skip
-            folder = Path("runs") / "collapse" / f"{penalty:g}-{seed}"
-            optimisation = Optimisation(
-                learning_rate=float(given.get("rate", 5e-4)), schedule="constant", precision="float32"
-            )
-            train(policy, method, optimisation=optimisation, folder=folder, checkpoint_every=20)
-            rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-            first, last = rows[0], end(policy, soft, found, beta, derive(seed, "end"))
-            ends.setdefault(name, []).append(last)
-            identity = beta * (log_z - last["kl"]) / last["J"]
-            print(
-                f"| {name} | {seed} | {first['potential']:.3f} → {last['share']:.3f} | {first['entropy']:.1f} → "
-                f"{last['entropy']:.1f} | {last['J'] / beta:.3f} | {last['kl']:.3f} | {identity:.3f} |"
-            )
-    print("\n| method | entropy at the end | J / beta - log Z |\n|---|---|---|")
-    for name, several in ends.items():
-        gap = over_seeds([last["J"] / beta - log_z for last in several])
-        print(f"| {name} | {over_seeds([last['entropy'] for last in several]).text()} | {gap.text(signed=True)} |")
-
-
-@torch.no_grad()
-def end(policy: Any, soft: Target, found: Any, beta: float, seed: int) -> dict[str, float]:
-    """The policy after training, from 1024 samples of its own: share, entropy, J, KL(pi, p)."""
-    drawn = policy.sample(found.contexts, n=1024, decoding=found.decoding, seed=seed)
-    prompts = [context for context in found.contexts for _ in range(1024)]
-    log_policy = drawn.log_probs.double().sum(-1)
-    scores = soft.scores(prompts, drawn)
-    reward = beta * scores.log_potential
-    away = log_policy - scores.log_prior
-    prior = found.prior.sample(found.contexts, n=4096, decoding=found.decoding, seed=derive(1, "log z"))
-    fresh = soft.potential.log_values([c for c in found.contexts for _ in range(4096)], prior)
-    log_z = float(fresh.logsumexp(0)) - math.log(len(fresh))
-    return {
-        "share": float(reward.mean()),
-        "entropy": float(-log_policy.mean()),
-        "J": float(reward.mean() - beta * away.mean()),
-        "kl": float((away - scores.log_potential).mean()) + log_z,
-    }
+    folder, *rest = sys.argv[1:]
+    beta = float(dict(item.split("=", 1) for item in rest).get("beta", 0.1))
+    found = stages(Path(folder))
+    prior = found.pop("prior")
+    one, other = log_z(prior[::2], beta), log_z(prior[1::2], beta)
+    print(f"beta {beta:g}; log Z {log_z(prior, beta):.3f} nats (halves: {one:.3f}, {other:.3f}), n={len(prior)}\n")
+    print("| policy | share | entropy, nats | KL(π, a) | J / β | log Z − KL(π, p) |\n|---|---|---|---|---|---|")
+    gaps: dict[str, list[float]] = {}
+    for name, rows in {"prior 0": prior, **found}.items():
+        away = [row["log_policy"] - row["log_prior"] for row in rows]
+        gain = [row["value"] / beta - moved for row, moved in zip(rows, away, strict=True)]
+        divergence = [moved - row["value"] / beta + one for row, moved in zip(rows, away, strict=True)]
+        numbers: list[Estimate] = [
+            bootstrap_mean(values)
+            for values in ([row["value"] for row in rows], [-row["log_policy"] for row in rows], away, gain, divergence)
+        ]
+        share, entropy, kl, j, to_target = numbers
+        cells = [share.text(percent=True), entropy.text(), kl.text(), j.text(), f"{other - to_target.value:.3f}"]
+        print(f"| {name} | {' | '.join(cells)} |")
+        gaps.setdefault(name.rsplit(" ", 1)[0], []).append(j.value - log_z(prior, beta))
+    print("\n| method | J / β − log Z, over seeds (0 at the target) |\n|---|---|")
+    for name, values in gaps.items():
+        print(f"| {name} | {over_seeds(values).text(signed=True)} |")
 
 
 if __name__ == "__main__":

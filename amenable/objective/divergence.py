@@ -27,6 +27,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch.nn import functional
@@ -64,9 +65,12 @@ class Divergence:
         """f'(inf): what a sample of target probability 0 costs; inf: the divergence is then infinite."""
         if self.at_infinity is not None:
             return self.at_infinity
-        far = _by_autograd(self.f, torch.tensor([75.0, 150.0, 300.0, 600.0], dtype=torch.float64))
-        *_, near, last = [math.inf, math.inf, *far[far.isfinite()].tolist()]  # of a square, the last is not finite
-        return last if math.isfinite(near) and abs(last - near) <= 1e-6 * (1 + abs(near)) else math.inf
+        places = torch.tensor([20.0, 30.0, 50.0, 75.0, 150.0, 300.0, 600.0], dtype=torch.float64)
+        slopes = [
+            float(slope) for slope in _by_autograd(self.f, places) if math.isfinite(slope)
+        ]  # powers overflow early
+        settled = [last for near, last in pairwise(slopes) if abs(last - near) <= 1e-6 * (1 + abs(near))]
+        return settled[-1] if settled else math.inf
 
     def value(self, log_policy: torch.Tensor, log_target: torch.Tensor) -> torch.Tensor:
         """Exact D_f(pi || p) in nats of two laws on the same support: log pi, log p (..., X), -inf allowed; sums over X.
@@ -109,7 +113,7 @@ class Divergence:
         NaN where log phi is (missing feedback), or where nothing is known of Z: a context without a sample of positive weight.
         Errors: TrainingError if the divergence is infinite: samples of target probability 0 under the reverse KL and the like.
         """
-        forbidden = torch.isneginf(log_potential)
+        forbidden = torch.isneginf(log_potential) | torch.isneginf(log_prior)
         log_t = torch.where(forbidden, torch.inf, log_policy - log_prior - log_potential + log_z)
         if bool(forbidden.any()) and math.isinf(self.limit):
             share = float(forbidden.double().mean())

@@ -25,7 +25,7 @@ from amenable.seeding import torch_generator
 class TabularPolicy(Prior):
     """`logits` (contexts, prefixes, V + 1), float64, nats up to a constant a row."""
 
-    def __init__(self, alphabet: str, max_tokens: int, contexts: Sequence[str], logits: torch.Tensor) -> None:
+    def __init__(self, alphabet: Sequence[str], max_tokens: int, contexts: Sequence[str], logits: torch.Tensor) -> None:
         self.alphabet, self.max_tokens, self.contexts = alphabet, max_tokens, list(contexts)
         self.logits = logits
         self.name = f"tabular-{len(alphabet)}x{max_tokens}"
@@ -33,7 +33,7 @@ class TabularPolicy(Prior):
 
     @staticmethod
     def random(
-        alphabet: str = "abc",
+        alphabet: Sequence[str] = "abc",
         max_tokens: int = 4,
         *,
         contexts: Sequence[str] = ("",),
@@ -112,8 +112,8 @@ class TabularPolicy(Prior):
         weights = weights.to(values)
         return ((weights if weights.dim() == 2 else weights.unsqueeze(1)) * values).sum(), values.detach()
 
-    def frozen(self) -> TabularPolicy:
-        """The same law without gradient."""
+    def frozen(self, dtype: torch.dtype | None = None) -> TabularPolicy:
+        """The same law without gradient; a table stays in float64, whatever `dtype` is asked for."""
         return TabularPolicy(self.alphabet, self.max_tokens, self.contexts, self.logits.detach().clone())
 
     def exact(self) -> TabularPolicy:
@@ -167,6 +167,6 @@ class TabularPolicy(Prior):
 
 
 @functools.lru_cache(maxsize=8)
-def _texts(alphabet: str, max_tokens: int) -> list[str]:
+def _texts(alphabet: Sequence[str], max_tokens: int) -> list[str]:
     """The letters on the way to every node of the tree of prefixes; node i has the children i V + 1 .. i V + V."""
     return ["".join(row) for length in range(max_tokens + 1) for row in itertools.product(alphabet, repeat=length)]

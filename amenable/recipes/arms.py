@@ -71,7 +71,7 @@ class Budget:
     steps: int
     samples_per_context: int
     contexts_per_step: int = 0
-    bootstrap: int = 0
+    precision: str = "float32"
 
     def samples(self, contexts: int) -> int:
         """Samples drawn in the whole training."""
@@ -83,7 +83,7 @@ def build(arm: Arm, problem: Problem, budget: Budget, *, seed: int) -> Method:
     settings: dict[str, Any] = {
         "contexts": problem.contexts, "samples_per_context": budget.samples_per_context,
         "contexts_per_step": budget.contexts_per_step, "decoding": problem.decoding, "seed": seed,
-        "bootstrap": budget.bootstrap or budget.samples_per_context, "one_z": arm.one_z,
+        "one_z": arm.one_z,
     }  # fmt: skip
     if arm.objective == "filtered":
         return filtered(problem, budget, seed=seed)
@@ -117,7 +117,7 @@ def proposal(name: str, problem: Problem, budget: Budget) -> Proposal:
     """A proposal by its name."""
     samples = max(64, budget.samples_per_context)
     made: dict[str, Any] = {
-        "policy": OnPolicy,
+        "policy": lambda: OnPolicy(torch.bfloat16 if budget.precision == "bfloat16" else None),
         "adaptive": lambda: Defensive(Adaptive(every=10, by="kl", samples=samples)),
         "adaptive-tv": lambda: Defensive(Adaptive(every=10, by="tv", samples=samples)),
         "best-so-far": lambda: Adaptive(every=10, by="kl", samples=samples),

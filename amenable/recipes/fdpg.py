@@ -41,13 +41,13 @@ class MatchingSettings:
     context_count: int = setting(50, "signatures to train on, and as many of other modules to evaluate on")
     steps: int = setting(60, "optimiser steps")
     contexts_per_step: int = setting(0, "contexts a step, 0 for all")
-    samples_per_context: int = setting(256, "samples a context and step")
-    learning_rate: float = setting(1e-4, "learning rate of AdamW")
+    samples_per_context: int = setting(128, "samples a context and step")
+    learning_rate: float = setting(6e-5, "learning rate of AdamW; larger ones overshoot: KL(p, π) rises")
     schedule: str = setting("constant", "of the learning rate, after its warm-up", ("constant", "linear", "cosine"))
     max_tokens: int = setting(128, "longest sample in tokens")
     evaluation: int = setting(1024, "samples of every policy that is measured, in all")
     precision: str = setting(
-        "float32", "arithmetic of training; sequence weights want float32", ("float32", "bfloat16")
+        "float32", "arithmetic of training; bfloat16 is faster, its weights noisier", ("float32", "bfloat16")
     )
     checkpoint_every: int = setting(20, "optimiser steps between checkpoints, 0 for none")
     on_full: str = setting(
@@ -68,7 +68,7 @@ class MatchingSettings:
 
     @property
     def budget(self) -> Budget:
-        return Budget(self.steps, self.samples_per_context, self.contexts_per_step)
+        return Budget(self.steps, self.samples_per_context, self.contexts_per_step, self.precision)
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,8 @@ TASKS = {
     "compiles": ("compiles", "whole functions that compile: energy-based models for code (Korbak et al. 2021)"),
     "signatures": ("compiles", "bodies for given signatures, so that the function compiles: CDPG (Korbak et al. 2022)"),
     "signatures-pep8": ("pep8", "bodies for given signatures without a violation of PEP 8"),
-    "word": ("contains:self", "functions that contain the word self"),
-    "half": ("contains:self@0.5", "half of the functions contain the word self"),
+    "word": ("contains:raise", "functions that contain the word raise, about one in nine of the prior's"),
+    "half": ("contains:raise@0.5", "half of the functions contain the word raise"),
     "short": ("length<=80~0.5", "functions of at most 80 characters preferred: a tilt"),
 }
 """Task -> target in the grammar of `targets`, and what it is; all start from the small code model."""
@@ -201,7 +201,12 @@ def measures(
     if cross is not None:
         across = _evidence(found, prior_rows, cross)
     return Measures(
-        satisfied=bootstrap_mean(satisfied, share=all(feature.binary for feature in found.features), seed=seed),
+        satisfied=bootstrap_mean(
+            satisfied,
+            clusters=[row["prompt"] for row in usable] if len(found.held_out) > 1 else None,
+            share=all(feature.binary for feature in found.features),
+            seed=seed,
+        ),
         kl_target_policy=unknown if across is None else kl_target_policy(across),
         tv=unknown if across is None else total_variation(across),
         kl_policy_prior=unknown if own is None else kl_policy_prior(own),

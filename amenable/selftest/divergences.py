@@ -84,7 +84,10 @@ def _usable(divergence: Divergence) -> Check:
     if not bool(values.isfinite().all()):
         bad = int((~values.isfinite()).nonzero()[0])
         return Check(
-            name, "", False, f"f({float(t[bad]):.3g}) is {float(values[bad])}: f must be finite for every t > 0"
+            name,
+            "",
+            False,
+            f"f({float(t[bad]):.3g}) is {float(values[bad].detach())}: f must be finite for every t > 0",
         )
     return Check(name, f"f(1/2) = {_at(divergence, 0.5):.4g}, f(2) = {_at(divergence, 2.0):.4g}")
 

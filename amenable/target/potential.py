@@ -155,8 +155,8 @@ def _number(score: Score, place: int, value: Any) -> float:
     if value is None:
         return math.nan
     try:
-        number = float(value)
-    except (TypeError, ValueError):
+        number = math.inf if isinstance(value, str | bytes) else float(value)
+    except (TypeError, ValueError, OverflowError):
         number = math.inf
     if not math.isfinite(number):
         raise FeedbackError(

@@ -21,6 +21,7 @@ from amenable.method.loop import Optimisation, train
 from amenable.method.protocol import Loss
 from amenable.policy.causal_lm import CausalLM, LoRA
 from amenable.records import Decoding
+from amenable.sampling.proposal import State
 
 EXAMPLES = [Example("ab", "cd"), Example("x", "longer completion"), Example("q: 1 ", "one"), Example("q: 2 ", "two")]
 
@@ -181,7 +182,7 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     from amenable.runs import MetricsLog
 
     log = MetricsLog(tmp_path / "metrics.jsonl")
-    checkpoint.save(tmp_path, names, optimizer, log, step=2, identity="another")
+    checkpoint.save(tmp_path, names, optimizer, log, step=2, identity="another", state=State())
     with pytest.raises(TrainingError, match="belongs to another training"):
         train(copy, imitation(), optimisation=Optimisation(), folder=tmp_path)
 

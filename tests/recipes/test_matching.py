@@ -49,7 +49,9 @@ def test_a_policy_learns_what_is_asked_and_a_resumed_run_says_the_same(
     assert "KL(p, π)" in said
     assert "contains:x + 3" in (folder / "report.html").read_text()
     kept = load_policy(str(folder / "policy" / "model"), dtype="float32", rows=64)
-    assert any(value.bfloat16().float().ne(value).any() for value in kept.model.parameters())  # as exact as it was trained
+    assert any(
+        value.bfloat16().float().ne(value).any() for value in kept.model.parameters()
+    )  # as exact as it was trained
     page = (folder / "report.html").stat().st_size
     assert main(["run", "fdpg", "--out", str(folder)]) == 0  # everything is read, nothing is done again
     assert abs((folder / "report.html").stat().st_size - page) < 200
