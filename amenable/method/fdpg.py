@@ -37,6 +37,7 @@ from amenable.target.posterior import Scores, Target, recorded_log_prob, sequenc
 
 BOOTSTRAP = 32
 GAP = 1e-3  # nats a token by which the sampler and the trainer may differ
+FADE = 0.9  # a step: what pi/p was like long ago (rewards of -20, say) says nothing about now
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class FDPG:
     """`policy` comes close to `target` in `objective` (a divergence, or `ExpectedReward`). Train it with `method.loop.train`.
 
     contexts: texts to continue; `contexts_per_step` of them a step (0: all), each `samples_per_context` times.
-    baseline: none, constant (the running mean of past rewards), leave-one-out, or target (see `score_gradient`).
+    baseline: none, constant (the mean of past rewards, which fade), leave-one-out, or target (see `score_gradient`).
     window: batches of a context that count in its Z (0: all); `bootstrap` samples a context before the first step (default: as
     many as a step has, 32 at least: with 4, the first step of the forward KL is a third too short, by the bias of 1/Z).
     one_z: one Z for all contexts, as DPG before CDPG had it: another target wherever contexts differ in Z.
@@ -95,7 +96,7 @@ class FDPG:
         self.decoding, self.one_z, self.positions, self.seed = decoding, one_z, positions, seed
         self.bootstrap = max(samples_per_context, BOOTSTRAP) if bootstrap is None else bootstrap
         self.partition = Partition(window)
-        self.rewarded = (0.0, 0)  # sum and number of past rewards, for the constant baseline
+        self.rewarded = (0.0, 0.0)  # sum and number of past rewards, for the constant baseline; old ones fade
         what = [
             self.contexts, steps, self.contexts_per_step, samples_per_context, self.proposal.name, baseline, str(decoding),
             window, self.bootstrap, one_z, objective.name, target.potential.name, seed,
@@ -121,7 +122,8 @@ class FDPG:
             groups=list(groups(batch.prompts).values()),
         )
         known = rewards[rewards.isfinite()]
-        self.rewarded = self.rewarded[0] + float(known.sum()), self.rewarded[1] + len(known)  # after its use
+        total, count = self.rewarded  # a batch counts after its use
+        self.rewarded = FADE * total + float(known.sum()), FADE * count + len(known)
         sums = self._numbers(batch, rewards)
         if batch.graph is not None:
             yield Loss((weights.to(batch.graph) * batch.graph.sum(-1)).sum(), sums)
@@ -196,7 +198,7 @@ class FDPG:
         weights = torch.where(log_p.isfinite(), log_p - batch.log_proposal, -torch.inf)
 
         def mean(values: torch.Tensor, where: torch.Tensor) -> float:
-            return float((values * ratio)[where].mean()) if bool(where.any()) else float("nan")
+            return float((values * ratio)[where].sum() / ratio[where].sum()) if bool(where.any()) else float("nan")
 
         return {
             "reward": mean(rewards, known),
@@ -229,7 +231,7 @@ class FDPG:
         """Put back what `state` said; `policy` has its weights already."""
         self.partition.restore(state.facts["partition"])
         total, count = state.facts["rewarded"]
-        self.rewarded = float(total), int(count)
+        self.rewarded = float(total), float(count)
         self.proposal.restore(policy, State(state.tensors, state.facts["proposal"]))
 
 

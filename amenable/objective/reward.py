@@ -14,6 +14,8 @@ from typing import Literal, Protocol
 
 import torch
 
+from amenable.errors import TrainingError
+
 
 class Objective(Protocol):
     """What a score-function method follows: a divergence to the target, or an expected reward."""
@@ -43,7 +45,8 @@ class ExpectedReward:
 
     @property
     def name(self) -> str:
-        return f"reward, beta={self.beta:g}" if self.beta else "reward"
+        what = "reward" if self.of == "potential" else f"{self.scale:g} log-potential"
+        return f"{what}, beta={self.beta:g}" if self.beta else what
 
     @property
     def at_target(self) -> float:
@@ -52,6 +55,12 @@ class ExpectedReward:
     def rewards(
         self, log_policy: torch.Tensor, log_prior: torch.Tensor, log_potential: torch.Tensor, log_z: torch.Tensor
     ) -> torch.Tensor:
-        """r - beta (log pi - log a), (N,)."""
+        """r - beta (log pi - log a), (N,). Errors: TrainingError if r = log phi is -inf: the target forbids a sample."""
+        forbidden = torch.isneginf(log_potential)
+        if self.of == "log-potential" and bool(forbidden.any()):
+            raise TrainingError(
+                f"the mean of log phi is -inf here: the target forbids {float(forbidden.double().mean()):.0%} of the samples",
+                "use ExpectedReward(of='potential'), the share that is allowed, or soften the constraint into a tilt",
+            )
         reward = log_potential.exp() if self.of == "potential" else self.scale * log_potential
         return reward - self.beta * (log_policy - log_prior) if self.beta else reward

@@ -175,7 +175,7 @@ def build_report(
         Section("Samples", [cards(before, "prior"), cards(after, "policy")]),
     ]
     return Report(
-        title=f"{settings.divergence} to {found.target.potential.name}",
+        title=f"{settings.divergence} to {found.what}",
         summary=summary,
         command=command_of("fdpg", settings),
         sections=sections,

@@ -119,7 +119,7 @@ def build_report(
     summary = [
         f"{found.target.potential.name}: {prior.satisfied.text(percent=True)} of the prior's samples; "
         f"most with {best_name}, {rows[best_name].satisfied.text(percent=True)} over {settings.seeds} seeds.",
-        "A point further up has more of what was asked; further left, it has moved less from the prior; the target itself is "
+        "Up is more of what was asked. In the first picture, left is closer to the prior; in the second, closer to the target, "
         "where every divergence would end, with time and a policy that can be it.",
     ]
     pictures = [
@@ -135,7 +135,7 @@ def build_report(
         Section("Samples", [cards(found_rows, name, 12) for name, found_rows in shown.items()]),
     ]
     return Report(
-        title=f"Frontier: {found.target.potential.name}",
+        title=f"Frontier: {found.what}",
         summary=summary,
         command=command_of("frontier", settings),
         sections=sections,

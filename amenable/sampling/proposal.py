@@ -127,11 +127,10 @@ class Corpus(_Forgetful):
     """
 
     on_policy = False
-    name = "corpus"
 
     def __init__(self, prompts: Sequence[str], samples: Samples) -> None:
         recorded_log_prob(samples)
-        self.samples = samples
+        self.samples, self.name = samples, f"corpus of {len(samples)}"
         self.places: dict[str, list[int]] = {}
         for place, prompt in enumerate(prompts):
             self.places.setdefault(prompt, []).append(place)
@@ -219,7 +218,7 @@ class Adaptive:
         if by not in ("kl", "tv") or every < 1:
             raise ConfigError(f"an adaptive proposal by {by!r}, every {every} steps", "use by=kl or tv, every >= 1")
         self.every, self.by, self.samples, self.contexts = every, by, samples, contexts
-        self.name = f"adaptive by {by}"
+        self.name = f"adaptive by {by} every {every} steps, on {samples} samples of {contexts} contexts"
         self.changes = 0
         self.law: Any = None
         self._weights: dict[str, torch.Tensor] = {}
