@@ -69,7 +69,7 @@ def target_named(
     text: str,
     *,
     contexts: Sequence[str] = ("",),
-    decoding: Decoding | None = None,
+    decoding: Decoding = Decoding(max_tokens=64),  # noqa: B008 (frozen)
     samples: int = 4096,
     proposal: Policy | None = None,
     seed: int = 0,

@@ -125,7 +125,7 @@ def with_moments(
     *,
     contexts: Sequence[str] = ("",),
     samples: int = 4096,
-    decoding: Decoding | None = None,
+    decoding: Decoding = Decoding(max_tokens=64),  # noqa: B008 (frozen; as FDPG's)
     proposal: Policy | None = None,
     seed: int = 0,
 ) -> MomentTarget:
@@ -142,8 +142,7 @@ def with_moments(
     prompts = [context for context in contexts for _ in range(each)]
 
     def drawn(stage: str) -> Samples:
-        kept: dict[str, Any] = {} if decoding is None else {"decoding": decoding}
-        return law.sample(contexts, n=each, seed=derive(seed, "moments", stage), **kept)
+        return law.sample(contexts, n=each, seed=derive(seed, "moments", stage), decoding=decoding)
 
     def weighed(batch: Samples) -> tuple[torch.Tensor, torch.Tensor]:
         weights = torch.zeros(len(batch), dtype=torch.float64)

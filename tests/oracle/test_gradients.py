@@ -40,6 +40,7 @@ from amenable.objective.reward import ExpectedReward
 from amenable.objective.score_gradient import BASELINES, coefficients
 from amenable.policy.tabular import TabularPolicy
 from amenable.records import Decoding, Samples
+from amenable.sampling.defensive import Defensive
 from amenable.sampling.proposal import Adaptive, Fixed, OnPolicy, Proposal, Replay
 from amenable.target.partition import groups
 from amenable.target.posterior import Target
@@ -157,6 +158,7 @@ PROPOSALS: dict[str, Callable[[], Proposal]] = {
     "fixed": lambda: Fixed(table(seed=3, scale=0.3)),
     "adaptive": lambda: Adaptive(every=100),
     "replay": lambda: Replay(0.5, 4),
+    "defensive": lambda: Defensive(Fixed(table(seed=3, scale=0.3)), 0.3),
 }
 
 

@@ -11,6 +11,7 @@ the whole of a run of 60 steps. Settings that differ, and why:
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Callable
@@ -44,6 +45,7 @@ START = TabularPolicy.random("ab", 2, scale=0.7, seed=45)
 TARGET: Target = PRIOR.tilt(count_b, beta=0.7)
 
 
+@functools.cache
 def corpus() -> Proposal:
     return Corpus([""] * 40_000, PRIOR.sample([""], n=40_000, seed=9))
 
