@@ -236,3 +236,13 @@ def test_sampled_gradients_are_told_from_shifted_ones() -> None:
     assert half.z > 10
     aside = exact.flip(0) - (exact.flip(0) @ exact) / (exact @ exact) * exact  # seen by the random directions alone
     assert oracle.compare(exact + aside + 0.01 * noise, exact).z > 10
+
+
+def test_the_baseline_of_gdc_saves_nearly_all_of_the_variance_near_the_target() -> None:
+    """Korbak et al. 2022 (GDC++): at the target P/(Z q) is 1 for every sample, and Z pi/q leaves nothing of it."""
+    near = PRIOR.tilt(lambda prompts, completions, **columns: [float("a" in text) for text in completions], beta=20.0)
+    shares = [
+        oracle.expected_gradient(ForwardKL, PRIOR, near, log_laws=[log_law(PRIOR)], baseline=name).variance
+        for name in ("none", "target")
+    ]
+    assert shares[1] < 0.01 * shares[0]
