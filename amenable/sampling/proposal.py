@@ -230,7 +230,7 @@ class Adaptive:
         """q <- pi, at the first step and every so many steps if pi has come closer."""
         if self.law is None:
             self._take(policy)
-        elif step % self.every == 0 and self._closer(policy, target, contexts, decoding, seed):
+        elif step and step % self.every == 0 and self._closer(policy, target, contexts, decoding, seed):
             self._take(policy)
             self.changes += 1
 

@@ -6,13 +6,14 @@ import itertools
 
 import pytest
 import torch
-from tables import count_b, kl, know, log_law, log_target, table, with_law
+from tables import count_b, kl, know, log_law, log_target, rewards_of, table, with_law
 
 from amenable.errors import ConfigError
 from amenable.method.fdpg import FDPG
 from amenable.objective.divergence import ForwardKL
 from amenable.objective.score_gradient import BASELINES, clipped_surrogate, coefficients
 from amenable.sampling.proposal import Fixed
+from amenable.seeding import derive
 
 X = 4  # outcomes
 
@@ -118,6 +119,27 @@ def test_the_gdc_baseline_is_z_times_pi_over_q() -> None:
     )  # fmt: skip
     p_over_q = (batch.log_weights - log_z).exp()
     torch.testing.assert_close(c, -(p_over_q - (batch.log_policy - batch.log_proposal).exp()) / len(c))
+
+
+def test_the_constant_is_of_the_past_and_fades() -> None:
+    """A batch's own rewards in its baseline would bias it; rewards of long ago, of another size, would be noise."""
+    prior, policy = table(seed=1), table(seed=2).trainable_copy()
+    method = FDPG(
+        policy, prior.tilt(count_b, beta=1.0), ForwardKL, contexts=prior.contexts, baseline="constant", bootstrap=0
+    )
+    know(method, method.target, prior)
+    past: list[torch.Tensor] = []
+    for step in range(4):
+        (loss,) = method.losses(policy, step)
+        (found,) = torch.autograd.grad(loss.value, policy.logits)
+        batch = method.draw(policy, step, method._contexts(step), 16, derive(method.seed, "step", step))
+        rewards = rewards_of(method, batch)
+        share = [0.9 ** (step - 1 - then) * len(one) for then, one in enumerate(past)]
+        mean = sum(w * float(one.mean()) for w, one in zip(share, past, strict=True)) / max(1, sum(share))
+        c = -(rewards - mean) / len(rewards)
+        (wanted,) = torch.autograd.grad((c * policy.log_prob(batch.samples).sum(-1)).sum(), policy.logits)
+        torch.testing.assert_close(found, wanted)
+        past.append(rewards)
 
 
 def test_unknown_baselines_are_refused_and_the_known_named() -> None:

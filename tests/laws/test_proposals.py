@@ -196,6 +196,23 @@ def toward(prior: TabularPolicy, strength: float) -> TabularPolicy:
     return TabularPolicy(prior.alphabet, prior.max_tokens, prior.contexts, logits)
 
 
+def test_adaptive_does_not_compare_a_policy_with_itself() -> None:
+    """The bootstrap of Z asks at step 0 first: there q is pi, and rounding alone would decide."""
+    asked = 0
+
+    def counting(prompts: list[str], completions: list[str], **_: Any) -> list[float]:
+        nonlocal asked
+        asked += len(completions)
+        return [0.0] * len(completions)
+
+    proposal, target = Adaptive(every=1, samples=16), table().tilt(counting, beta=1.0)
+    for _ in range(2):
+        proposal.prepare(0, learner(0), target, CONTEXTS, LONG, seed=0)
+    assert (proposal.changes, asked) == (0, 0)
+    proposal.prepare(1, learner(1), target, CONTEXTS, LONG, seed=1)
+    assert asked == 32
+
+
 def test_adaptive_stays_where_nothing_can_be_said() -> None:
     """No sample of q satisfies the constraint: no estimate, no move, no error."""
     prior = table()

@@ -23,6 +23,7 @@ from tables import EVERY, count_b, exact_gradient, has_b, kl, log_law, log_targe
 
 from amenable.method.fdpg import FDPG
 from amenable.method.loop import Optimisation, train
+from amenable.method.ppo import PPO
 from amenable.objective.divergence import (
     DIVERGENCES,
     ChiSquaredForward,
@@ -33,10 +34,11 @@ from amenable.objective.divergence import (
     TotalVariation,
 )
 from amenable.objective.reward import ExpectedReward, Objective
-from amenable.objective.score_gradient import BASELINES
+from amenable.objective.score_gradient import BASELINES, coefficients
 from amenable.policy.tabular import TabularPolicy
 from amenable.sampling.defensive import Defensive
 from amenable.sampling.proposal import Adaptive, Corpus, Fixed, OnPolicy, Proposal, Replay
+from amenable.seeding import derive
 from amenable.target.posterior import Target
 from amenable.target.potential import constraint
 
@@ -178,6 +180,32 @@ def test_with_a_kl_penalty_the_evidence_is_reached(proposal: str, tmp_path: Path
     gap = float(log_z) - j / beta
     assert gap == pytest.approx(kl(log_pi, log_p), abs=1e-9)
     assert 0 <= gap <= 1e-3
+
+
+def test_so_it_is_by_ppo(tmp_path: Path) -> None:
+    """Several clipped steps a batch: the first is the score-function step, the optimum the same posterior."""
+    beta = 0.7
+    policy = START.trainable_copy()
+    objective = ExpectedReward(beta=beta, of="log-potential", scale=beta)
+    method = PPO(policy, TARGET, objective, steps=120, samples_per_context=400, epochs=3, positions=10**6, seed=1)
+    train(
+        policy, method, folder=tmp_path,
+        optimisation=Optimisation(learning_rate=0.15, precision="float32", clip_norm=0.02),
+    )  # fmt: skip
+    assert distance(policy) <= 1e-3
+
+
+def test_the_first_step_of_ppo_is_the_score_functions() -> None:
+    policy = START.trainable_copy()
+    objective = ExpectedReward(beta=0.7, of="log-potential", scale=0.7)
+    method = PPO(policy, TARGET, objective, samples_per_context=64, epochs=2)
+    (loss,) = method.losses(policy, 0)
+    batch = method.draw(policy, 0, [""], 64, derive(method.seed, "turn", 0))
+    scores = batch.scores
+    rewards = objective.rewards(batch.log_policy, scores.log_prior, scores.log_potential, torch.zeros(64).double())
+    c = coefficients(rewards, batch.log_policy, batch.log_proposal, baseline="leave-one-out")
+    own = (c * policy.log_prob(batch.samples).sum(-1)).sum() * 64 / float(batch.samples.lengths.sum())
+    torch.testing.assert_close(exact_gradient(policy, loss.value), exact_gradient(policy, own))
 
 
 # --- what is logged
