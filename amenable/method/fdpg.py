@@ -65,7 +65,7 @@ class FDPG:
     baseline: none, constant (the mean of past rewards, which fade), leave-one-out, or target (see `score_gradient`).
     window: batches of a context that count in its Z (0: all); `bootstrap` samples a context before the first step (default: as
     many as a step has, 32 at least: with 4, the first step of the forward KL is a third too short, by the bias of 1/Z).
-    one_z: one Z for all contexts, as DPG before CDPG had it: another target wherever contexts differ in Z.
+    one_z: one Z for all contexts, as DPG before CDPG had it: contexts of large Z then weigh more.
     Errors: ConfigError for settings that make no sense together.
     """
 
