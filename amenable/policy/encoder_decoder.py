@@ -45,12 +45,7 @@ def draw_all(
     """
     total = len(sources) * n
     uniforms = torch.rand(total, decoding.max_tokens, generator=torch_generator(seed, "uniforms"), dtype=torch.float64)
-    drawn = Drawn(
-        tokens=torch.zeros(total, decoding.max_tokens, dtype=torch.int64),
-        log_probs=torch.zeros(total, decoding.max_tokens),
-        lengths=torch.zeros(total, dtype=torch.int64),
-        ended=["length"] * total,
-    )
+    drawn = Drawn.of(total, decoding.max_tokens)
     eos = torch.tensor(sorted(eos_ids), dtype=torch.int64)
     done = 0
     with torch.inference_mode():

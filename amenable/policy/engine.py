@@ -47,6 +47,16 @@ class Drawn:
     lengths: torch.Tensor
     ended: list[Ended]
 
+    @staticmethod
+    def of(total: int, max_tokens: int) -> Drawn:
+        """Room for `total` samples, of which nothing is written yet."""
+        return Drawn(
+            tokens=torch.zeros(total, max_tokens, dtype=torch.int64),
+            log_probs=torch.zeros(total, max_tokens),
+            lengths=torch.zeros(total, dtype=torch.int64),
+            ended=["length"] * total,
+        )
+
 
 def draw_all(
     model: Any,
@@ -66,12 +76,7 @@ def draw_all(
     """
     total = len(prompts) * n
     uniforms = torch.rand(total, decoding.max_tokens, generator=torch_generator(seed, "uniforms"), dtype=torch.float64)
-    drawn = Drawn(
-        tokens=torch.zeros(total, decoding.max_tokens, dtype=torch.int64),
-        log_probs=torch.zeros(total, decoding.max_tokens),
-        lengths=torch.zeros(total, dtype=torch.int64),
-        ended=["length"] * total,
-    )
+    drawn = Drawn.of(total, decoding.max_tokens)
     longest_first = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     threads = torch.get_num_threads()
     workers = min(threads, total) if model.device.type == "cpu" else 1

@@ -174,10 +174,22 @@ def build_report(
         Section("Training", curves, ["Every estimate is that step's own, from its samples; they are noisy."]),
         Section("Samples", [cards(before, "prior"), cards(after, "policy")]),
     ]
+    return page("fdpg", settings, f"{settings.divergence} to {found.what}", summary, sections, minutes)
+
+
+def page(
+    recipe: str,
+    settings: MatchingSettings,
+    title: str,
+    summary: list[str],
+    sections: list[Section],
+    minutes: dict[str, float],
+) -> Report:
+    """The report of a matching recipe: what it found, and all that is needed to repeat it."""
     return Report(
-        title=f"{settings.divergence} to {found.what}",
+        title=title,
         summary=summary,
-        command=command_of("fdpg", settings),
+        command=command_of(recipe, settings),
         sections=sections,
         config={key: str(value) for key, value in vars(settings).items()},
         versions=versions(),

@@ -15,8 +15,8 @@ from amenable import durable
 from amenable.errors import ConfigError
 from amenable.evaluation.interval import over_seeds
 from amenable.recipes.arms import ARMS, build
-from amenable.recipes.environment import command_of, machine, prepare, versions
-from amenable.recipes.fdpg import MatchingSettings, cards, comparison
+from amenable.recipes.environment import prepare
+from amenable.recipes.fdpg import MatchingSettings, cards, comparison, page
 from amenable.recipes.matching import TASKS, Measures, Problem, best, measures, problem, target_measures
 from amenable.recipes.settings import Recipe, setting
 from amenable.recipes.training import trained
@@ -134,16 +134,7 @@ def build_report(
         Section("Numbers", [comparison(rows, f"Means over {settings.seeds} seeds, with Student's interval")]),
         Section("Samples", [cards(found_rows, name, 12) for name, found_rows in shown.items()]),
     ]
-    return Report(
-        title=f"Frontier: {found.what}",
-        summary=summary,
-        command=command_of("frontier", settings),
-        sections=sections,
-        config={key: str(value) for key, value in vars(settings).items()},
-        versions=versions(),
-        machine=machine({}),
-        minutes=minutes,
-    )
+    return page("frontier", settings, f"Frontier: {found.what}", summary, sections, minutes)
 
 
 def _over_seeds(several: Sequence[Measures]) -> Measures:
