@@ -25,6 +25,16 @@ from amenable.report.page import Cards, Column, Curves, Headline, Headlines, Rep
 from amenable.runs import Row, Run
 from amenable.seeding import derive
 
+CURVES = {
+    "potential": "mean of φ under π",
+    "kl_policy_prior": "KL(π, a), nats a sequence",
+    "kl_target_policy": "KL(p, π), nats a sequence",
+    "log_z": "log Z, nats",
+    "ess": "effective share of the samples",
+    "entropy": "entropy of π, nats a sequence",
+}
+"""What is drawn of metrics.jsonl, and what it is."""
+
 
 @dataclass(frozen=True)
 class MatchingSettings:
@@ -165,8 +175,8 @@ def build_report(
     )
     steps = [float(row["step"]) for row in metrics]
     curves = [
-        Curves(name, "step", name, [Series(name, steps, [float(row.get(name, float("nan"))) for row in metrics])])
-        for name in ("potential", "kl_policy_prior", "kl_target_policy", "log_z", "ess", "entropy")
+        Curves(label, "step", label, [Series(label, steps, [float(row.get(name, float("nan"))) for row in metrics])])
+        for name, label in CURVES.items()
         if any(name in row for row in metrics)
     ]
     sections = [
