@@ -1,21 +1,26 @@
-"""A reward model: a language model's body with one number on top, read at the last token.
+"""A reward model: a language model's body with one number on top, of the last token or of the answer's tokens.
 
-    score(x) = w . h(x) - mean        h(x)  the body's hidden state at the last token of prompt + completion + end, (D,)
+    score(x) = w . h(x) - mean        h(x)  the body's hidden state, of the last token or the mean of the answer's tokens, (D,)
                                       w     the head, (D,), float32 whatever the body is
                                       mean  of w . h on the training pairs, so that their scores average 0; no unit
 
 Only differences between answers to one prompt are learned from comparisons (`objective.preference`); the mean makes the zero
-mean something. The end token stands behind every text, so that all are read at the same token; where the last token is, is
-known by position, never by token id.
+mean something. The end token stands behind every text. What is read is known by position, never by token id: `reward_reading`.
 
-On the disk it is a plain Hugging Face folder of a sequence classifier with one label: `AutoModelForSequenceClassification`
-gives w . h(x) for text + end, and `reward_mean` and `reward_end_token_id` stand in its config.json. That class looks for the
-last token that is not padding, so the padding token saved is never the end token. A folder without the two numbers (a
-reward model of somebody else's) is read as that class reads it: nothing appended, nothing taken off.
+On the disk it is a plain Hugging Face folder of a classifier with one label; `reward_reads`, `reward_mean` and
+`reward_end_token_id` stand in its config.json.
+
+    reads="last"      `AutoModelForSequenceClassification` gives w . h(x) for text + end. That class looks for the last token
+                      that is not padding, so the padding token saved is never the end token.
+    reads="answer"    `AutoModelForTokenClassification` gives w . h_t for every token t; their mean over the answer is w . h(x).
+
+A sequence classifier without these facts (a reward model of somebody else's) is read as its class reads it: nothing
+appended, nothing taken off.
 
 Source: Stiennon et al. 2020, arXiv 2009.01325; Ouyang et al. 2022, arXiv 2203.02155.
 Changed from the papers: the head starts at 0, not at random; the body may be cut after some of its layers, since the last ones
-know more about the next word than about the text; scores are centred on the training pairs, not on demonstrations.
+know more about the next word than about the text; scores are centred on the training pairs, not on demonstrations; the mean
+over the answer's tokens.
 """
 
 from __future__ import annotations
@@ -29,9 +34,15 @@ from typing import Any, Literal
 
 import torch
 from torch.nn import functional
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+)
 
 from amenable.errors import ConfigError, DataError, FeedbackError, ModelError
+from amenable.feedback.reward_reading import READS, Encoded, Reads, encode, mean_states
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 ROWS = 16  # texts read at once, of similar length
@@ -40,7 +51,8 @@ ROWS = 16  # texts read at once, of similar length
 class RewardModel:
     """A `kinds.Score`: `model(prompts, completions)` gives one number a completion, higher is better, and no unit.
 
-    `model` is a causal `...ForSequenceClassification` of one label; `end` is the token appended to every text (None: none).
+    `model` is a causal classifier of one label, of sequences if `reads` is "last", of tokens if "answer"; `end` is the token
+    appended to every text (None: none).
     A text of more than `max_tokens` tokens (None: what the model can see) is a DataError, or has no score if
     too_long="missing"; nothing is ever cut. Make one with `new_reward_model` or `load_reward_model`.
     """
@@ -55,14 +67,20 @@ class RewardModel:
         name: str,
         mean: float = 0.0,
         end: int | None = None,
+        reads: Reads = "last",
         max_tokens: int | None = None,
         too_long: Literal["error", "missing"] = "error",
         rows: int = ROWS,
     ) -> None:
         if too_long not in ("error", "missing"):
             raise ConfigError(f"too_long={too_long!r} is not known.", "use error or missing; nothing is cut.")
+        if reads == "answer" and not tokenizer.is_fast:
+            raise ModelError(
+                f"{name}: its tokenizer does not say where in the text its tokens stand, so an answer's cannot be told",
+                "use reads=last, or a body with a tokenizer.json",
+            )
         self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
-        self.mean, self.end, self.too_long, self.rows = mean, end, too_long, rows
+        self.mean, self.end, self.reads, self.too_long, self.rows = mean, end, reads, too_long, rows
         self.max_tokens: int | None = max_tokens or getattr(model.config, "max_position_embeddings", None)
 
     # --- a score
@@ -76,55 +94,66 @@ class RewardModel:
                 f"{self.name}: {len(prompts)} prompts for {len(completions)} completions.",
                 "give one prompt a completion.",
             )
-        ids = [self.encode(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
-        fitting = [row for row, tokens in enumerate(ids) if self._fits(row, tokens)]
-        scores: list[float | None] = [None] * len(ids)
+        texts = [self.encode(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
+        fitting = [row for row, text in enumerate(texts) if self._fits(row, text)]
+        scores: list[float | None] = [None] * len(texts)
         with torch.no_grad():
-            found = self._head(self.features([ids[row] for row in fitting]).to(self.device)).tolist()
+            found = self._head(self.features([texts[row] for row in fitting]).to(self.device)).tolist()
         for row, value in zip(fitting, found, strict=True):
             if not math.isfinite(value):
                 raise FeedbackError(f"{self.name} of sample {row} is {value}.", "check the model's weights.")
             scores[row] = value - self.mean
         return scores
 
-    def encode(self, prompt: str, completion: str) -> list[int]:
-        """Token ids of the text that is read, its end included."""
-        ids = list(self.tokenizer(prompt + completion, verbose=False)["input_ids"])
-        return ids if self.end is None or ids[-1:] == [self.end] else [*ids, self.end]
+    def encode(self, prompt: str, completion: str) -> Encoded:
+        """The text as tokens, its end included, and where reading begins."""
+        return encode(self.tokenizer, prompt, completion, end=self.end, reads=self.reads)
 
-    def rewards(self, ids: Sequence[Sequence[int]]) -> torch.Tensor:
+    def rewards(self, texts: Sequence[Encoded]) -> torch.Tensor:
         """w . h of encoded texts as one batch: (N,) float32, not centred, with gradient if trainable.
 
         Errors: DataError for a text that is too long.
         """
-        for row, tokens in enumerate(ids):
-            self._check(row, tokens)
-        return self._head(self._states(ids))
+        for row, text in enumerate(texts):
+            self._check(row, text)
+        return self._head(mean_states(self._hidden(texts), texts))
 
     @torch.no_grad()
-    def features(
-        self, ids: Sequence[Sequence[int]], progress: Callable[[int, int], None] | None = None
-    ) -> torch.Tensor:
+    def features(self, texts: Sequence[Encoded], progress: Callable[[int, int], None] | None = None) -> torch.Tensor:
         """h of encoded texts, in their order: (N, D) float32 on the CPU, without gradient. Errors: DataError for a long one."""
-        for row, tokens in enumerate(ids):
-            self._check(row, tokens)
-        order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
-        found = torch.zeros(len(ids), self.weight.shape[-1])
+        for row, text in enumerate(texts):
+            self._check(row, text)
+        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+        found = torch.zeros(len(texts), self.weight.shape[-1])
         for start in range(0, len(order), self.rows):
             chosen = order[start : start + self.rows]
-            found[chosen] = self._states([ids[row] for row in chosen]).cpu()
+            batch = [texts[row] for row in chosen]
+            found[chosen] = mean_states(self._hidden(batch), batch).cpu()
             if progress is not None:
                 progress(start + len(chosen), len(order))
         return found
+
+    @torch.no_grad()
+    def per_token(self, prompt: str, completion: str) -> list[tuple[str, float]]:
+        """The tokens that are read and what each is worth, w . h_t - mean: the score is the mean of these numbers.
+
+        Errors: DataError for a text that is too long.
+        """
+        text = self.encode(prompt, completion)
+        self._check(0, text)
+        worth = self._head(self._hidden([text])[0, text.start :].float()) - self.mean
+        return list(zip(map(self.tokenizer.decode, text.ids[text.start :]), worth.tolist(), strict=True))
 
     # --- copies
     def with_head(self, weight: torch.Tensor, *, mean: float = 0.0) -> RewardModel:
         """The same body under another head: `weight` (D,), and what is taken off every score. Shares the body's weights."""
         other = copy.copy(self)
         other.model = copy.copy(self.model)
-        other.model._modules = {**self.model._modules, "score": copy.deepcopy(self.model.score).float()}
+        other.model._modules = {**self.model._modules, _head_of(self.model): copy.deepcopy(self._linear).float()}
         with torch.no_grad():
             other.weight.copy_(weight.reshape(1, -1))
+            if other._linear.bias is not None:
+                other._linear.bias.zero_()
         other.mean = mean
         return other
 
@@ -150,6 +179,8 @@ class RewardModel:
         """A float32 copy for an optimiser: all weights, or the head and a low-rank `adapter` (rank, alpha) on the body."""
         other = copy.copy(self)
         other.model = copy.deepcopy(self.model).float().requires_grad_(True)
+        if other._linear.bias is not None:
+            other._linear.bias.requires_grad_(False)  # no difference between two answers tells what it should be
         if adapter is not None:
             from peft import LoraConfig, get_peft_model
 
@@ -166,7 +197,8 @@ class RewardModel:
     def save(self, folder: Path, dtype: torch.dtype | None = None) -> None:
         """Write the Hugging Face folder, the body in `dtype`, the head in float32, the tokenizer included."""
         model = self.frozen(dtype).model
-        model.config.reward_mean, model.config.reward_end_token_id = self.mean, self.end
+        model.config.reward_reads, model.config.reward_mean = self.reads, self.mean
+        model.config.reward_end_token_id = self.end
         model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
@@ -179,7 +211,8 @@ class RewardModel:
     @property
     def weight(self) -> torch.nn.Parameter:
         """The head, (1, D)."""
-        found: torch.nn.Parameter = self.model.score.weight
+        found: Any = self._linear.weight
+        assert isinstance(found, torch.nn.Parameter)
         return found
 
     def fingerprint(self) -> str:
@@ -191,44 +224,50 @@ class RewardModel:
         return digest.hexdigest()
 
     # --- inside
-    def _states(self, ids: Sequence[Sequence[int]]) -> torch.Tensor:
-        """h (N, D) float32. Padding stands behind a text, where nothing that counts can see it: no mask is needed."""
-        tokens = torch.zeros(len(ids), max(map(len, ids)), dtype=torch.int64)
-        for row, text in enumerate(ids):
-            tokens[row, : len(text)] = torch.tensor(text)
-        hidden = self.model.base_model(input_ids=tokens.to(self.device), use_cache=False).last_hidden_state
-        last = torch.tensor([len(text) - 1 for text in ids], device=hidden.device)
-        states: torch.Tensor = hidden[torch.arange(len(ids), device=hidden.device), last].float()
-        return states
+    @property
+    def _linear(self) -> torch.nn.Linear:
+        found: torch.nn.Linear = getattr(self.model, _head_of(self.model))
+        return found
+
+    def _hidden(self, texts: Sequence[Encoded]) -> torch.Tensor:
+        """States (N, T, D). Padding stands behind a text, where nothing that counts can see it: no mask is needed."""
+        tokens = torch.zeros(len(texts), max(map(len, texts)), dtype=torch.int64)
+        for row, text in enumerate(texts):
+            tokens[row, : len(text)] = torch.tensor(text.ids)
+        found: torch.Tensor = self.model.base_model(input_ids=tokens.to(self.device), use_cache=False).last_hidden_state
+        return found
 
     def _head(self, states: torch.Tensor) -> torch.Tensor:
+        bias = self._linear.bias
         with torch.autocast(states.device.type, enabled=False):
-            return functional.linear(states, self.weight.float()).squeeze(1)
+            return functional.linear(states, self.weight.float(), None if bias is None else bias.float()).squeeze(1)
 
-    def _fits(self, row: int, ids: Sequence[int]) -> bool:
-        if self.too_long == "missing" and ids and self.max_tokens is not None and len(ids) > self.max_tokens:
+    def _fits(self, row: int, text: Encoded) -> bool:
+        if self.too_long == "missing" and self.max_tokens is not None and len(text) > self.max_tokens:
             return False
-        self._check(row, ids)
+        self._check(row, text)
         return True
 
-    def _check(self, row: int, ids: Sequence[int]) -> None:
-        if not ids:
+    def _check(self, row: int, text: Encoded) -> None:
+        if not len(text):
             raise DataError(f"{self.name}: sample {row} has no token.", "leave out empty texts.")
-        if self.max_tokens is not None and len(ids) > self.max_tokens:
+        if self.max_tokens is not None and len(text) > self.max_tokens:
             raise DataError(
-                f"{self.name}: sample {row} has {len(ids)} tokens, and the reward model sees {self.max_tokens}.",
+                f"{self.name}: sample {row} has {len(text)} tokens, and the reward model sees {self.max_tokens}.",
                 'shorten it, or use too_long="missing", which leaves it without a score; nothing is cut.',
             )
 
 
 def new_reward_model(
-    folder: Path, *, depth: float = 1.0, dtype: str = "auto", name: str = "", **options: Any
+    folder: Path, *, depth: float = 1.0, reads: Reads = "last", dtype: str = "auto", name: str = "", **options: Any
 ) -> RewardModel:
     """An untrained reward model (head 0) on the causal language model in `folder`, of a share `depth` of its layers.
 
     The end token is the tokenizer's end-of-text token. `options` as of `RewardModel`.
     Errors: ModelError if it is no causal language model that transformers has a classifier with a `score` head for.
     """
+    if reads not in READS:
+        raise ConfigError(f"reads={reads!r} is not known", f"use one of {', '.join(READS)}")
     tokenizer = _tokenizer(folder)
     if tokenizer.eos_token_id is None:
         raise ModelError(f"{folder} has no end-of-text token to read", "set eos_token in its tokenizer_config.json")
@@ -241,18 +280,21 @@ def new_reward_model(
         if getattr(config, "layer_types", None):
             config.layer_types = config.layer_types[: config.num_hidden_layers]
     config.pad_token_id = _choose_padding(tokenizer)
-    model, _ = _classifier(folder, config)
-    with torch.no_grad():
-        model.score.weight.zero_()
+    model, _ = _classifier(folder, config, reads)
     tokenizer.padding_side = "right"
     made = RewardModel(
-        _placed(model, dtype), tokenizer, name=name or str(folder), end=int(tokenizer.eos_token_id), **options
+        _placed(model, dtype),
+        tokenizer,
+        name=name or str(folder),
+        end=int(tokenizer.eos_token_id),
+        reads=reads,
+        **options,
     )
-    return made
+    return made.with_head(torch.zeros_like(made.weight))
 
 
 def load_reward_model(folder: str | Path, *, dtype: str = "auto", name: str = "", **options: Any) -> RewardModel:
-    """The reward model in `folder` (`RewardModel.save`, or any sequence classifier of one label). `options` as there.
+    """The reward model in `folder` (`RewardModel.save`, or any sequence classifier of one label). `options` as of the class.
 
     `dtype` of the body: "auto" is bfloat16 where the machine is fast at it, else float32.
     Errors: ModelError if it is none, or its head was never trained.
@@ -261,7 +303,14 @@ def load_reward_model(folder: str | Path, *, dtype: str = "auto", name: str = ""
     config = _config(folder)
     if int(getattr(config, "num_labels", 0)) != 1:
         raise ModelError(f"{folder} has {config.num_labels} labels: a reward is one number", "give a reward model")
-    model, missing = _classifier(folder, config)
+    reads: Reads = getattr(config, "reward_reads", "last")
+    kinds = getattr(config, "architectures", None) or [""]
+    if reads not in READS or (reads == "last") == kinds[0].endswith("ForTokenClassification"):
+        raise ModelError(
+            f"{folder} is a {kinds[0] or 'model'} whose reward_reads is {reads}: which of its numbers are the reward?",
+            "write reward_reads into its config.json: answer for a token classifier whose mean over the answer it is",
+        )
+    model, missing = _classifier(folder, config, reads)
     if missing:
         raise ModelError(
             f"{folder} has no trained weights for {', '.join(missing[:3])}: they would be random",
@@ -269,7 +318,7 @@ def load_reward_model(folder: str | Path, *, dtype: str = "auto", name: str = ""
         )
     mean, end = getattr(config, "reward_mean", 0.0), getattr(config, "reward_end_token_id", None)
     return RewardModel(
-        _placed(model, dtype), _tokenizer(folder), name=name or str(folder), mean=mean, end=end, **options
+        _placed(model, dtype), _tokenizer(folder), name=name or str(folder), mean=mean, end=end, reads=reads, **options
     )
 
 
@@ -282,24 +331,34 @@ def _config(folder: Path) -> Any:
         ) from error
 
 
-def _classifier(folder: Path, config: Any) -> tuple[Any, list[str]]:
+def _classifier(folder: Path, config: Any, reads: Reads) -> tuple[Any, list[str]]:
     """The classifier in float32, and the names of weights that it has not got. Errors: ModelError."""
+    kind = AutoModelForTokenClassification if reads == "answer" else AutoModelForSequenceClassification
     try:
-        model, found = AutoModelForSequenceClassification.from_pretrained(
+        with torch.device("meta"):  # only a body that sees nothing behind a token has a sequence classifier named so
+            causal = _head_of(AutoModelForSequenceClassification.from_config(config)) == "score"
+        if not causal:
+            raise ModelError(
+                f"{folder} is a {config.model_type} model, which is not classified by its last token",
+                "use a causal language model (Llama, Qwen, GPT-2 ...) as the body of a reward model",
+            )
+        model, found = kind.from_pretrained(
             folder, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
             local_files_only=True, output_loading_info=True,
         )  # fmt: skip
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
             f"{folder} could not be loaded as a reward model: {_first_line(error)}",
-            "give a causal language model, or a sequence classifier of one label, with weights in safetensors format",
+            "give a causal language model, or a classifier of one label, with weights in safetensors format",
         ) from error
-    if not isinstance(getattr(model, "score", None), torch.nn.Linear):
-        raise ModelError(
-            f"{type(model).__name__} does not read its last token with a head named score",
-            "use a causal language model (Llama, Qwen, GPT-2 ...) as the body of a reward model",
-        )
     return model, sorted(found["missing_keys"])
+
+
+def _head_of(model: Any) -> str:
+    """The name of the head in its classifier: "score", or "classifier" (as GPT-2's token classifier has it); "" for none."""
+    return next(
+        (name for name in ("score", "classifier") if isinstance(getattr(model, name, None), torch.nn.Linear)), ""
+    )
 
 
 def _tokenizer(folder: Path) -> Any:

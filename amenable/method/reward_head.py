@@ -10,7 +10,8 @@
 
 Newton's method with halved steps: a few D x D systems, seconds for D of some hundreds. The penalty is chosen by
 cross-validation, by the loss (which is smoother than the accuracy), whole groups of pairs at a time: pairs of one prompt are
-never on both sides. The same folds give every pair a score by a head that did not see it.
+never on both sides. The same folds give every pair a score by a head that did not see it. `cross_validated` holds every pair
+out once from all of that, the choice of the penalty included.
 """
 
 from __future__ import annotations
@@ -63,12 +64,37 @@ def fit_head(
     held_out, losses = None, {}
     if penalty is None:
         parts = fold_of(groups or range(len(labels)), folds=folds, seed=seed)
-        tried = {value: _cross_validated(differences, labels, parts, value) for value in PENALTIES}
+        tried = {value: _held_out(differences, labels, parts, value) for value in PENALTIES}
         nothing = torch.zeros_like(labels)
         losses = {value: float(bradley_terry(found, nothing, labels).mean()) for value, found in tried.items()}
         penalty = min(losses, key=lambda value: losses[value])
         held_out = tried[penalty]
     return Head(logistic(differences, labels, penalty=penalty) / scale, penalty, held_out, losses)
+
+
+def cross_validated(
+    first: torch.Tensor,
+    second: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    groups: Sequence[Hashable],
+    penalty: float | None = None,
+    folds: int = 5,
+    seed: int = 0,
+) -> torch.Tensor:
+    """w . d of every pair, (N,) float64, by a head that saw no pair of its group. Arguments as of `fit_head`.
+
+    Each part of the groups is held out once; the penalty is chosen anew, by `folds` parts of the others.
+    Errors: TrainingError for too few groups, ConfigError for a penalty that is not positive.
+    """
+    parts = fold_of(groups, folds=folds, seed=seed)
+    found = torch.zeros(len(labels), dtype=torch.float64)
+    for part in range(folds):
+        out = parts == part
+        others = [group for group, held in zip(groups, out.tolist(), strict=True) if not held]
+        head = fit_head(first[~out], second[~out], labels[~out], groups=others, penalty=penalty, folds=folds, seed=seed)
+        found[out] = (first[out].double() - second[out].double()) @ head.weight
+    return found
 
 
 def fold_of(groups: Sequence[Hashable], *, folds: int, seed: int = 0) -> torch.Tensor:
@@ -83,9 +109,7 @@ def fold_of(groups: Sequence[Hashable], *, folds: int, seed: int = 0) -> torch.T
     return torch.tensor([place[group] for group in groups])
 
 
-def _cross_validated(
-    differences: torch.Tensor, labels: torch.Tensor, parts: torch.Tensor, penalty: float
-) -> torch.Tensor:
+def _held_out(differences: torch.Tensor, labels: torch.Tensor, parts: torch.Tensor, penalty: float) -> torch.Tensor:
     found = torch.zeros_like(labels)
     for part in range(int(parts.max()) + 1):
         out = parts == part

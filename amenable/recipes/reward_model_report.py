@@ -38,16 +38,23 @@ from amenable.runs import Row
 from amenable.task.dialogue import opening
 
 SHOWN = 40
+LOWEST = 4  # tokens of an answer
 
 
 @dataclass(frozen=True)
 class Found:
-    """What the run found. Rows as of `scored`; `linear` are those of the head on the body as it was."""
+    """What the run found. Rows as of `scored`; `linear` are those of the head on the body as it was.
+
+    every    pairs of the cross-validation: label, opening, longer (sign), gaps (r1 - r2, one a repeat)
+    worth    tokens of both answers of the `shown` pairs and what each is worth; none where the last token is read
+    """
 
     train: int
     held_out: list[Row]
     linear: list[Row]
     head: Row
+    every: list[Row]
+    worth: list[Row]
     metrics: list[dict[str, Any]]
     unlabelled: int
     too_long: int
@@ -113,18 +120,29 @@ def build_report(settings: Any, found: Found, minutes: Mapping[str, float], wher
             f"The head alone was right on {linear.accuracy().text(percent=True)}; training the body changed that by "
             f"{change.text(percent=True, signed=True)}."
         )
+    every, divisions = _cross_validation(found.every)
     blocks: list[Block] = [
         Headlines(
             [
                 Headline("accuracy, held out", accuracy, "of pairs with a winner"),
+                *(
+                    [Headline("accuracy, cross-validated", every, "the head; every pair held out once")]
+                    if every
+                    else []
+                ),
                 Headline("the longer one is better", longer, "no model"),
                 Headline("Brier score", _brier(pairs), "0.25 for who always says 1/2", percent=False),
             ]
         ),
         _by_margin(pairs),
     ]
-    if found.head["gaps"]:
-        blocks.append(_cross_validation(found))
+    blocks.extend(divisions)
+    if found.head["losses"]:
+        blocks.append(_penalties(found.head))
+    if every:
+        summary.append(
+            f"The head alone, each of {len(found.every)} pairs held out once: right on {every.text(percent=True)}."
+        )
     sections = [
         Section("Result", blocks),
         Section("Calibration", [_calibration(pairs)]),
@@ -132,7 +150,7 @@ def build_report(settings: Any, found: Found, minutes: Mapping[str, float], wher
     ]
     if found.metrics:
         sections.append(Section("Training", _curves(found.metrics)))
-    sections.append(Section("Pairs", [_cards(found.held_out)]))
+    sections.append(Section("Pairs", [_cards(found)]))
     return Report(
         title=f"Reward model on {settings.model}",
         summary=summary,
@@ -169,23 +187,41 @@ def _quarters(pairs: Judged) -> list[tuple[str, Judged]]:
     return parts
 
 
-def _cross_validation(found: Found) -> Table:
-    """The head over all folds of the training pairs: more pairs than are held out, and a narrower interval."""
-    gaps = np.array(found.head["gaps"], dtype=float)
-    labels = np.array(found.head["labels"], dtype=float)
-    every = Judged(gaps, labels, np.zeros(len(gaps)), list(found.head["openings"]))
-    judged = every.at(labels != 0.5)
-    rows: list[list[Any]] = [
-        [float(penalty), loss, judged.accuracy() if float(penalty) == found.head["penalty"] else None]
-        for penalty, loss in found.head["losses"].items()
+def _cross_validation(rows: Sequence[Row]) -> tuple[Estimate | None, list[Block]]:
+    """The share of right pairs, each by a head that saw no pair of its opening, and the table; None and no block without."""
+    sided = [row for row in rows if row["label"] != 0.5]
+    if not sided:
+        return None, []
+    better = np.array([np.sign(row["label"] - 0.5) for row in sided])
+    openings = [row["opening"] for row in sided]
+
+    def right(by: Sequence[float]) -> np.ndarray:
+        return np.array(0.5 + 0.5 * np.sign(by) * better)
+
+    divisions = [right(gaps) for gaps in zip(*(row["gaps"] for row in sided), strict=True)]
+    every = clustered_share(np.mean(divisions, axis=0), openings)
+    longer = right([row["longer"] for row in sided])
+    shares: list[list[Any]] = [["the head", every]]
+    if len(divisions) > 1:
+        shares += [[f"the head, division {at}", clustered_share(one, openings)] for at, one in enumerate(divisions, 1)]
+    shares += [
+        ["the longer answer is better", clustered_share(longer, openings)],
+        ["the shorter answer is better", clustered_share(1 - longer, openings)],
     ]
-    columns: list[str | Column] = ["penalty", "loss, nats a pair", Column("accuracy", percent=True)]
     note = (
-        "Of the head on the body as it is: each training pair by a head that did not see its prompt. Who knows nothing loses "
-        "log 2 = 0.693. "
-        "The accuracy is that of the penalty with the least loss; choosing it on the same folds flatters it a little."
+        f"{len(sided)} pairs with a winner, of {every.n} openings. Each is held out once a division, with all pairs of its "
+        "opening, from the head and from the choice of its penalty. The interval is over openings; the body is as it was."
     )
-    return Table("Cross-validation over the training pairs", columns, rows, note)
+    return every, [Table("Cross-validation", ["who chooses", Column("accuracy", percent=True)], shares, note)]
+
+
+def _penalties(head: Row) -> Table:
+    rows: list[list[Any]] = [
+        [float(penalty), loss, "chosen" if float(penalty) == head["penalty"] else ""]
+        for penalty, loss in head["losses"].items()
+    ]
+    note = "Held-out loss of the head over the training pairs. Who knows nothing loses log 2 = 0.693."
+    return Table("Penalty of the head", ["penalty", "loss, nats a pair", ""], rows, note)
 
 
 def _brier(pairs: Judged) -> Estimate:
@@ -248,15 +284,20 @@ def _curves(metrics: Sequence[Mapping[str, Any]]) -> list[Block]:
     ]
 
 
-def _cards(rows: Sequence[Row]) -> Cards:
+def shown(rows: Sequence[Row]) -> list[Row]:
     """The pairs on which the model is furthest from people, either way."""
     order = sorted(rows, key=lambda row: (row["reward_first"] - row["reward_second"]) * np.sign(row["label"] - 0.5))
-    chosen = [*order[: SHOWN // 2], *order[max(SHOWN // 2, len(order) - SHOWN // 2) :]]
+    return [*order[: SHOWN // 2], *order[max(SHOWN // 2, len(order) - SHOWN // 2) :]]
+
+
+def _cards(found: Found) -> Cards:
     cards = []
-    for row in chosen:
+    for at, row in enumerate(shown(found.held_out)):
         gap = row["reward_first"] - row["reward_second"]
         agree = gap * (row["label"] - 0.5)
         said = f"rewards {row['reward_first']:.2f} and {row['reward_second']:.2f}; label {row['label']:g}"
+        if found.worth:
+            said += "".join(f"\n{side}: {_lowest(found.worth[at][side])}" for side in ("first", "second"))
         cards.append(
             SampleCard(
                 str(row["id"]), row["prompt"], feedback=said,
@@ -264,5 +305,11 @@ def _cards(rows: Sequence[Row]) -> Cards:
                 arm="agrees" if agree > 0 else "disagrees" if agree < 0 else "tie",
             )
         )  # fmt: skip
-    note = f"the {len(cards)} of {len(rows)} held-out pairs on which the model is most wrong, and most right"
+    note = f"the {len(cards)} of {len(found.held_out)} held-out pairs on which the model is most wrong, and most right"
+    if found.worth:
+        note += "; the tokens that cost each answer most (its reward is the mean of all of its tokens')"
     return Cards("Held-out pairs", cards, note, refinement_label="The two answers")
+
+
+def _lowest(worth: Sequence[Sequence[Any]]) -> str:
+    return ", ".join(f"{text!r} {value:.1f}" for text, value in sorted(worth, key=lambda one: one[1])[:LOWEST])

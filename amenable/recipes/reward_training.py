@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from amenable import durable
 from amenable.cache import cache_folder
 from amenable.feedback.reward_model import RewardModel, load_reward_model
+from amenable.feedback.reward_reading import Encoded
 from amenable.method import checkpoint
 from amenable.method.loop import Optimisation, train
 from amenable.method.preference import RewardModelling
@@ -72,25 +73,25 @@ def cached_features(model: RewardModel, pairs: Sequence[Comparison]) -> torch.Te
     Kept in the cache, `PART` pairs a file, under a hash of body and texts: what was computed before an interruption stays.
     """
     prompts, answers = texts_of(pairs)
-    ids = [model.encode(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+    texts = [model.encode(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
     body = model.fingerprint()
     found = []
     with bar("features") as progress:
-        for start in range(0, len(ids), 2 * PART):
-            part = ids[start : start + 2 * PART]
-            tell = lambda done, _, start=start: progress(start + done, len(ids))
+        for start in range(0, len(texts), 2 * PART):
+            part = texts[start : start + 2 * PART]
+            tell = lambda done, _, start=start: progress(start + done, len(texts))
             found.append(_part(model, body, part, tell))
-            progress(start + len(part), len(ids))
+            progress(start + len(part), len(texts))
     return torch.cat(found).view(len(pairs), 2, -1)
 
 
-def _part(model: RewardModel, body: str, ids: list[list[int]], progress: Callable[[int, int], None]) -> torch.Tensor:
-    key = hashlib.sha256(json.dumps([body, ids]).encode()).hexdigest()
+def _part(model: RewardModel, body: str, texts: list[Encoded], progress: Callable[[int, int], None]) -> torch.Tensor:
+    key = hashlib.sha256(json.dumps([body, [[text.ids, text.start] for text in texts]]).encode()).hexdigest()
     path = cache_folder() / "features" / f"{key[:32]}.safetensors"
     if path.is_file():
         kept: torch.Tensor = load_file(path)["features"]
         return kept
-    found = model.features(ids, progress)
+    found = model.features(texts, progress)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({"features": found}, path.with_suffix(f".{os.getpid()}"))

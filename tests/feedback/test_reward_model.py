@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tiny import byte_tokenizer, tiny_policy, tiny_seq2seq
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 
 from amenable.errors import ConfigError, DataError, FeedbackError, ModelError
 from amenable.feedback.reward_model import RewardModel, load_reward_model, new_reward_model
+from amenable.feedback.reward_reading import Encoded, Reads
 from amenable.policy.causal_lm import LoRA
 from amenable.policy.loading import load_policy
 
@@ -84,24 +86,27 @@ def test_the_score_is_read_at_the_last_token_whatever_stands_behind_it(tmp_path:
     model = trained(tmp_path / "body")
     alone = [model([prompt], [answer])[0] for prompt, answer in zip(PROMPTS, ANSWERS, strict=True)]
     assert model(PROMPTS, ANSWERS) == pytest.approx(alone, abs=1e-5)
-    ids = model.encode("ask: ", "yes")
-    assert ids == [*model.tokenizer("ask: yes")["input_ids"], 256]
-    assert len(ids) == 9
+    text = model.encode("ask: ", "yes")
+    ids = text.ids
+    assert text == Encoded([*model.tokenizer("ask: yes")["input_ids"], 256], start=8)
+    assert len(text) == 9
     with torch.no_grad():
         hidden = model.model.base_model(input_ids=torch.tensor([ids])).last_hidden_state[0, -1]
-    assert model(["ask: "], ["yes"])[0] == pytest.approx(float(hidden @ model.weight[0]) - 0.25, abs=1e-5)
+    assert model(["ask: "], ["yes"])[0] == pytest.approx(float(hidden @ model.weight[0].detach()) - 0.25, abs=1e-5)
     assert model(["ask: "], ["yes<eos>"]) == model(["ask: "], ["yes"])  # the end stands there once
 
 
 def test_a_body_cut_after_some_layers_is_that_part_of_the_model(tmp_path: Path) -> None:
     folder = body(tmp_path / "body", "qwen2")
     short = new_reward_model(folder, depth=0.5, dtype="float32")
-    ids = short.encode("ask: ", "yes")
+    text = short.encode("ask: ", "yes")
     policy = load_policy(str(folder), dtype="float32")
     with torch.no_grad():
-        first = policy.model.model(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states[1][0, -1]
+        first = policy.model.model(input_ids=torch.tensor([text.ids]), output_hidden_states=True).hidden_states[1][
+            0, -1
+        ]
         expected = policy.model.model.norm(first)
-    assert torch.allclose(short.features([ids])[0], expected, atol=1e-5)
+    assert torch.allclose(short.features([text])[0], expected, atol=1e-5)
     short.with_head(torch.ones(32)).save(tmp_path / "saved")
     assert load_reward_model(tmp_path / "saved").model.config.num_hidden_layers == 1
     for wrong in (0.0, 1.5):
@@ -146,18 +151,19 @@ def test_a_body_in_bfloat16_has_a_float32_head(tmp_path: Path) -> None:
     assert found.dtype == torch.float32
 
 
+@pytest.mark.parametrize("reads", ["last", "answer"])
 @pytest.mark.parametrize("adapter", [None, LoRA(rank=2)], ids=["all weights", "lora"])
-def test_trainable_copies(adapter: LoRA | None, tmp_path: Path) -> None:
+def test_trainable_copies(adapter: LoRA | None, reads: Reads, tmp_path: Path) -> None:
     """The same scores at first; gradient where it belongs; a merged copy is what was trained."""
-    model = trained(tmp_path / "body")
+    model = trained(tmp_path / "body", reads=reads)
     copy, again = model.trainable_copy(adapter), model.trainable_copy(adapter)
     names = dict(copy.trainable_parameters())
     assert copy(PROMPTS, ANSWERS) == pytest.approx(model(PROMPTS, ANSWERS), abs=1e-5)
     assert any(name.endswith("score.weight") for name in names)
     assert adapter is None or all("lora" in name or "score" in name for name in names)
     assert all(torch.equal(value, dict(again.trainable_parameters())[name]) for name, value in names.items())
-    ids = [copy.encode(p, a) for p, a in zip(PROMPTS, ANSWERS, strict=True)]
-    copy.rewards(ids).sum().backward()
+    texts = [copy.encode(p, a) for p, a in zip(PROMPTS, ANSWERS, strict=True)]
+    copy.rewards(texts).sum().backward()
     assert all(value.grad is not None for value in names.values())
     with torch.no_grad():
         for value in names.values():
@@ -167,6 +173,79 @@ def test_trainable_copies(adapter: LoRA | None, tmp_path: Path) -> None:
     assert copy.frozen()(PROMPTS, ANSWERS) == pytest.approx(changed, abs=1e-4)
     copy.save(tmp_path / "saved")
     assert load_reward_model(tmp_path / "saved", dtype="float32")(PROMPTS, ANSWERS) == pytest.approx(changed, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2"])
+def test_the_answer_is_read_and_transformers_reads_the_same_by_the_lines_of_the_docs(kind: str, tmp_path: Path) -> None:
+    """The block of Python in docs/reward_model.md, run as it stands there; and by hand, token by token."""
+    model = trained(tmp_path / "body", kind, reads="answer")
+    model.save(tmp_path / "saved")
+    mine = model(PROMPTS, ANSWERS)
+    assert load_reward_model(tmp_path / "saved", dtype="float32")(PROMPTS, ANSWERS) == pytest.approx(mine, abs=1e-6)
+    facts = json.loads((tmp_path / "saved" / "config.json").read_text())
+    assert facts["architectures"][0].endswith("ForTokenClassification")
+    assert (facts["reward_reads"], facts["reward_mean"], facts["reward_end_token_id"]) == ("answer", 0.25, 256)
+
+    page = (Path(__file__).parents[2] / "docs" / "reward_model.md").read_text()
+    block = next(
+        part for part in page.split("```python\n") if "AutoModelForTokenClassification" in part.split("```")[0]
+    )
+    for prompt, answer, own in zip(PROMPTS, ANSWERS, mine, strict=True):
+        given: dict[str, Any] = {"folder": tmp_path / "saved", "prompt": prompt, "answer": answer}
+        exec(block.split("```")[0], given)
+        assert float(given["reward"]) == pytest.approx(own, abs=1e-5)
+
+    ids = [*model.tokenizer("ask: yes")["input_ids"], 256]
+    plain = AutoModelForTokenClassification.from_pretrained(tmp_path / "saved", dtype=torch.float32).eval()
+    with torch.no_grad():
+        each = plain(torch.tensor([ids])).logits[0, len("ask: ") :, 0]
+    assert len(each) == 4  # y, e, s, end
+    assert mine[0] == pytest.approx(float(each.mean()) - 0.25, abs=1e-5)
+    said = model.per_token("ask: ", "yes")
+    assert [text for text, _ in said] == ["y", "e", "s", "<eos>"]
+    assert [worth for _, worth in said] == pytest.approx((each - 0.25).tolist(), abs=1e-5)
+
+
+def test_what_of_a_text_is_the_answer(tmp_path: Path) -> None:
+    """A token across the border is the answer's; an empty answer is its end; prompts and padding are not read."""
+    model = trained(tmp_path / "body", reads="answer")
+    assert model.encode("ask: ", "yes").start == 5
+    assert model.encode("ask: ", "").start == 5
+    assert model.encode("", "yes").start == 0
+    assert model.encode("é: ", "yes").start == 4  # é is two tokens
+    assert model.encode("ask: ", "yes<eos>") == model.encode("ask: ", "yes")
+    model.end = None
+    assert model.encode("ask: ", "").start == 4  # nothing to read but the last token
+    model.end = 256
+    merged = AutoTokenizer.from_pretrained(tmp_path / "body")
+    merged.add_tokens([": y"])
+    model.tokenizer = merged
+    text = model.encode("ask: ", "yes")
+    assert merged.convert_ids_to_tokens(text.ids)[text.start] == ": y"
+    alone = [model([prompt], [answer])[0] for prompt, answer in zip(PROMPTS[1:], ANSWERS[1:], strict=True)]
+    assert model(PROMPTS[1:], ANSWERS[1:]) == pytest.approx(alone, abs=1e-5)
+
+
+def test_a_token_classifier_that_does_not_say_what_it_reads_is_refused(tmp_path: Path) -> None:
+    trained(tmp_path / "body", reads="answer").save(tmp_path / "saved")
+    path = tmp_path / "saved" / "config.json"
+    facts = json.loads(path.read_text())
+    del facts["reward_reads"]
+    path.write_text(json.dumps(facts))
+    with pytest.raises(ModelError, match="which of its numbers are the reward"):
+        load_reward_model(tmp_path / "saved")
+    path.write_text(json.dumps({**facts, "reward_reads": "first"}))
+    with pytest.raises(ModelError, match="reward_reads is first"):
+        load_reward_model(tmp_path / "saved")
+    with pytest.raises(ConfigError, match="reads='first' is not known"):
+        new_reward_model(tmp_path / "body", reads="first")  # type: ignore[arg-type]
+    model = trained(tmp_path / "other")
+
+    class Slow:
+        is_fast = False
+
+    with pytest.raises(ModelError, match="where in the text its tokens stand"):
+        RewardModel(model.model, Slow(), name="slow", reads="answer")
 
 
 def test_another_head_leaves_the_first_model_alone(tmp_path: Path) -> None:

@@ -13,15 +13,18 @@ import torch
 from tiny import tiny_policy
 
 from amenable.cli import main
-from amenable.errors import ConfigError, DataError
+from amenable.errors import ConfigError, DataError, TrainingError
 from amenable.feedback.reward_model import RewardModel, load_reward_model, new_reward_model
+from amenable.feedback.reward_reading import Encoded
 from amenable.method.imitation import as_samples
+from amenable.method.reward_head import cross_validated, fit_head, fold_of
 from amenable.objective.divergence import ForwardKL, ReverseKL
 from amenable.policy.loading import load_policy
 from amenable.recipes import RECIPES
 from amenable.recipes.dpo import DPOSettings, rewarded
 from amenable.recipes.dpo import plan as dpo_plan
 from amenable.recipes.dpo import run as run_dpo
+from amenable.recipes.judges import Asking, judge_named
 from amenable.recipes.pairs import Pairs
 from amenable.recipes.reward_model import RewardModelSettings, plan, run
 from amenable.recipes.reward_model_report import Judged
@@ -80,11 +83,12 @@ def headline(report: Report, label: str) -> Any:
     return next(item.estimate for block in blocks for item in block.items if item.label == label)
 
 
+@pytest.mark.parametrize("reads", ["answer", "last"])
 def test_a_frozen_body_by_the_command(
-    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    reads: str, model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The folder it leaves is a reward model whose scores are those of the report; asked again, nothing is computed."""
-    more = ["dtype=float32", "depth=1", "folds=3"]
+    more = ["dtype=float32", "depth=1", "folds=3", f"reads={reads}"]
     assert main(["run", "reward-model", *arguments(model, data, tmp_path / "run", *more)]) == 0
     shown = capsys.readouterr().out
     assert "the head alone learned" in shown
@@ -92,6 +96,7 @@ def test_a_frozen_body_by_the_command(
     assert (tmp_path / "run" / "report.html").stat().st_size > 5000
     rows = stage(tmp_path / "run", "held out, head")
     reward = load_reward_model(tmp_path / "run" / "model", dtype="float32")
+    assert reward.reads == reads
     for side in ("first", "second"):
         found = reward([row["prompt"] for row in rows], [row[side] for row in rows])
         assert found == pytest.approx([row[f"reward_{side}"] for row in rows], abs=1e-4)
@@ -99,6 +104,14 @@ def test_a_frozen_body_by_the_command(
     texts = [(pair.prompt, answer) for pair in pairs.train for answer in (pair.first, pair.second)]
     scores = reward([prompt for prompt, _ in texts], [answer for _, answer in texts])
     assert float(np.mean(scores)) == pytest.approx(0.0, abs=1e-4)  # type: ignore[arg-type]
+    for row in stage(tmp_path / "run", "tokens"):  # what each token is worth: their mean is a reward of the report
+        means = [np.mean([worth for _, worth in row[side]]) for side in ("first", "second")]
+        assert any(means == pytest.approx([one["reward_first"], one["reward_second"]], abs=1e-4) for one in rows)
+    assert bool(stage(tmp_path / "run", "tokens")) == (reads == "answer")
+    judge = judge_named(f"reward:{tmp_path / 'run' / 'model'}", Asking(tmp_path / "asked", dtype="float32"))
+    [said] = judge.ask([rows[0]["prompt"]], [rows[0]["first"]], [rows[0]["second"]])
+    gap = rows[0]["reward_first"] - rows[0]["reward_second"]
+    assert said.p_first == pytest.approx(1 / (1 + np.exp(-gap)), abs=1e-4)
     assert [path.suffix for path in (tmp_path / "cache" / "features").iterdir()] == [".safetensors"]
     before = (tmp_path / "run" / "samples.jsonl").read_bytes()
     assert main(["run", "reward-model", "--out", str(tmp_path / "run")]) == 0
@@ -114,10 +127,77 @@ def test_the_report_says_what_the_model_knows(model: Path, data: Path, tmp_path:
     assert len(table(report, "By margin |r1 - r2|")) == 4
     whole, longer, shorter = table(report, "Length")
     assert (whole[1].value, longer[3].value, shorter[4].value) == (accuracy.value, 1.0, 1.0)
-    chosen = [row for row in table(report, "Cross-validation over the training pairs") if row[2] is not None]
-    assert len(chosen) == 1
-    assert chosen[0][2].value > 0.9
+    assert len([row for row in table(report, "Penalty of the head") if row[2] == "chosen"]) == 1
     assert report.command.startswith("amenable run reward-model data=")
+
+
+def test_every_pair_is_held_out_once_by_a_head_that_did_not_see_its_opening(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
+    """What the report says is what heads fitted here, without the openings of each part, make of the features."""
+    settings = RewardModelSettings(
+        data=str(data), model=str(model), dtype="float32", folds=3, repeats=2, threads=1, seed=4
+    )
+    report = run(settings, tmp_path)
+    rows = stage(tmp_path, "cross-validation")
+    pairs = Pairs.of(str(data))
+    assert [row["id"] for row in rows] == [pair.id for pair in [*pairs.train, *pairs.held_out]]
+    base = new_reward_model(model, depth=0.6, reads="answer", dtype="float32")
+    features = cached_features(base, [*pairs.train, *pairs.held_out]).double()
+    labels = torch.tensor([row["label"] for row in rows], dtype=torch.float64)
+    openings = [row["opening"] for row in rows]
+    for repeat in range(2):
+        parts = fold_of(openings, folds=3, seed=4 + repeat)
+        for part in range(3):
+            out = parts == part
+            kept = [one for one, held in zip(openings, out.tolist(), strict=True) if not held]
+            assert not set(kept) & {one for one, held in zip(openings, out.tolist(), strict=True) if held}
+            head = fit_head(features[~out, 0], features[~out, 1], labels[~out], groups=kept, folds=3, seed=4 + repeat)
+            gaps = torch.tensor([row["gaps"][repeat] for row in rows], dtype=torch.float64)[out]
+            assert torch.allclose(gaps, (features[out, 0] - features[out, 1]) @ head.weight, atol=1e-6)
+    found = {row[0]: row[1] for row in table(report, "Cross-validation")}
+    sided = [row for row in rows if row["label"] != 0.5]
+    right = [np.mean([(gap > 0) == (row["label"] > 0.5) for gap in row["gaps"]]) for row in sided]
+    assert found["the head"].value == pytest.approx(float(np.mean(right)))
+    assert found["the head"].n == len({row["opening"] for row in sided})
+    assert headline(report, "accuracy, cross-validated") == found["the head"]
+    halves = [found[f"the head, division {at}"].value for at in (1, 2)]
+    assert float(np.mean(halves)) == pytest.approx(found["the head"].value)
+    longer, shorter = found["the longer answer is better"].value, found["the shorter answer is better"].value
+    assert longer + shorter == pytest.approx(1.0)
+
+
+def test_cross_validation_knows_nothing_where_there_is_nothing_to_know() -> None:
+    """Labels that are coins: right on half of the pairs, although a head fits the pairs it was given. Too few: an error."""
+    generator = torch.Generator().manual_seed(0)
+    first, second = torch.randn(2, 160, 20, generator=generator)
+    labels = torch.randint(0, 2, (160,), generator=generator).double()
+    groups = [place // 2 for place in range(160)]
+    gaps = cross_validated(first, second, labels, groups=groups, folds=4)
+    right = ((gaps > 0) == (labels > 0.5)).double()
+    assert abs(float(right.mean()) - 0.5) < 0.15
+    head = fit_head(first, second, labels, penalty=0.03)
+    assert (((first - second).double() @ head.weight > 0) == (labels > 0.5)).double().mean() > 0.6
+    with pytest.raises(TrainingError, match="3 prompts cannot be divided into 4"):
+        cross_validated(first[:6], second[:6], labels[:6], groups=groups[:6], folds=4)
+
+
+def test_few_openings_are_not_cross_validated(model: Path, data: Path, tmp_path: Path, capsys: Any) -> None:
+    settings = RewardModelSettings(data=str(data), model=str(model), dtype="float32", folds=26, penalty=1.0, threads=1)
+    report = run(settings, tmp_path)
+    assert "openings are too few for 26 folds" in capsys.readouterr().err
+    assert stage(tmp_path, "cross-validation") == []
+    assert not any("cross-validated" in line for line in report.summary)
+
+
+def test_a_head_of_a_folder_that_read_otherwise_is_refused(model: Path, data: Path, tmp_path: Path) -> None:
+    """A folder of a version that knew the last token alone: its head is none for the answer's mean."""
+    base: dict[str, Any] = {"data": str(data), "model": str(model), "dtype": "float32", "folds": 3, "threads": 1}
+    run(RewardModelSettings(**base), tmp_path)
+    path = tmp_path / "samples.jsonl"
+    path.write_text(path.read_text().replace(', "reads": "answer"', ""))
+    with pytest.raises(ConfigError, match="reads last, and reads=answer"):
+        run(RewardModelSettings(**base), tmp_path)
 
 
 @pytest.mark.parametrize("body", ["lora", "full"])
@@ -185,16 +265,16 @@ def test_features_are_computed_once_and_in_parts(
 ) -> None:
     """Cut in the second part, the first is not computed again; the parts together are what one batch gives."""
     pairs = Pairs.of(str(data)).train[:10]
-    reward = new_reward_model(model, dtype="float32")
+    reward = new_reward_model(model, dtype="float32", reads="answer")
     monkeypatch.setattr("amenable.recipes.reward_training.PART", 4)
     read, plain = [], RewardModel.features
 
-    def counted(self: RewardModel, ids: list[list[int]], progress: Any = None) -> torch.Tensor:
+    def counted(self: RewardModel, texts: list[Encoded], progress: Any = None) -> torch.Tensor:
         if len(read) == 1:
             read.append(-1)
             raise KeyboardInterrupt
-        read.append(len(ids))
-        return plain(self, ids, progress)
+        read.append(len(texts))
+        return plain(self, texts, progress)
 
     monkeypatch.setattr(RewardModel, "features", counted)
     with pytest.raises(KeyboardInterrupt):
@@ -205,6 +285,8 @@ def test_features_are_computed_once_and_in_parts(
     assert torch.allclose(found, plain(reward, texts).view(10, 2, -1), atol=1e-5)
     cached_features(reward.frozen(torch.bfloat16), pairs)
     assert read[4:] == [8, 8, 4]  # another body
+    cached_features(new_reward_model(model, dtype="float32"), pairs)
+    assert read[7:] == [8, 8, 4]  # read elsewhere
 
 
 # --- DPO
