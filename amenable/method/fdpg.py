@@ -25,8 +25,10 @@ import torch
 
 from amenable.errors import ConfigError, TrainingError
 from amenable.method.protocol import Loss
+from amenable.method.value import ValueBaseline
 from amenable.objective.reward import Objective
 from amenable.objective.score_gradient import BASELINES, coefficients
+from amenable.objective.value import explained
 from amenable.policy.scoring import length_groups
 from amenable.records import Decoding, Samples
 from amenable.sampling.batches import subset
@@ -62,7 +64,8 @@ class FDPG:
     """`policy` comes close to `target` in `objective` (a divergence, or `ExpectedReward`). Train it with `method.loop.train`.
 
     contexts: texts to continue; `contexts_per_step` of them a step (0: all), each `samples_per_context` times.
-    baseline: none, constant (the mean of past rewards, which fade), leave-one-out, or target (see `score_gradient`).
+    baseline: none, constant (the mean of past rewards, which fade), leave-one-out, or target (see `score_gradient`); or value,
+    a learned one of every prefix (see `value`), for one more forward a step; leave-one-out while nothing is known yet.
     window: batches of a context that count in its Z (0: all); `bootstrap` samples a context before the first step (default: as
     many as a step has, 32 at least: with 4, the first step of the forward KL is a third too short, by the bias of 1/Z).
     one_z: one Z for all contexts, as DPG before CDPG had it: contexts of large Z then weigh more.
@@ -99,6 +102,7 @@ class FDPG:
         self.normalised = normalised
         self.bootstrap = max(samples_per_context, BOOTSTRAP) if bootstrap is None else bootstrap
         self.partition = Partition(window)
+        self.value = ValueBaseline(self.proposal) if baseline == "value" else None
         self.rewarded = (0.0, 0.0)  # sum and number of past rewards, for the constant baseline; old ones fade
         what = [
             self.contexts, steps, self.contexts_per_step, samples_per_context, self.proposal.name, baseline, str(decoding),
@@ -115,11 +119,13 @@ class FDPG:
         batch = self.draw(policy, step, self._contexts(step), self.samples_per_context, seed, learn=True)
         self._count(batch)
         rewards = self._rewards(batch)
+        values = self._values(policy, batch, rewards)
+        named = "leave-one-out" if self.baseline == "value" else self.baseline
         weights = coefficients(
             rewards,
             batch.log_policy,
             batch.log_proposal,
-            baseline=self.baseline,
+            baseline=named if values is None else values,
             constant=self.rewarded[0] / max(1, self.rewarded[1]),
             at_target=self.objective.at_target,
             groups=list(groups(batch.prompts).values()),
@@ -128,13 +134,15 @@ class FDPG:
         known = rewards[rewards.isfinite()]
         total, count = self.rewarded  # a batch counts after its use
         self.rewarded = FADE * total + float(known.sum()), FADE * count + len(known)
-        sums = self._numbers(batch, rewards)
+        sums = self._numbers(batch, rewards, values)
         if batch.graph is not None:
-            yield Loss((weights.to(batch.graph) * batch.graph.sum(-1)).sum(), sums)
+            each = batch.graph if weights.dim() == 2 else batch.graph.sum(-1)
+            yield Loss((weights.to(each) * each).sum(), sums)
             return
         for group in self._groups(batch.samples):
             part = subset(batch.samples, group)
-            value, log_probs = policy.weighted_log_prob(part, weights[group])
+            own = weights[group]
+            value, log_probs = policy.weighted_log_prob(part, own[:, : part.tokens.shape[1]] if own.dim() == 2 else own)
             self._compare(log_probs.sum(-1).cpu().double(), batch.log_policy[group], part.lengths, step)
             yield Loss(value, sums)
             sums = {}
@@ -171,7 +179,10 @@ class FDPG:
     def _bootstrap(self, policy: Any, seed: int) -> None:
         """A first estimate of every Z, from the policy before it learns."""
         self.proposal.prepare(0, policy, self.target, self.contexts, self.decoding, derive(seed, "proposal"))
-        self._count(self.draw(policy, 0, self.contexts, self.bootstrap, seed))
+        batch = self.draw(policy, 0, self.contexts, self.bootstrap, seed)
+        self._count(batch)
+        if self.value is not None:
+            self._values(policy, batch, self._rewards(batch))
 
     def _count(self, batch: Batch) -> None:
         self.partition.add(self._keys(batch.prompts), batch.log_weights)
@@ -184,6 +195,13 @@ class FDPG:
         rewards = self.objective.rewards(batch.log_policy, batch.scores.log_prior, batch.scores.log_potential, log_z)
         return torch.where(batch.scores.missing, torch.nan, rewards)
 
+    def _values(self, policy: Any, batch: Batch, rewards: torch.Tensor) -> torch.Tensor | None:
+        """V of every prefix (N, L) as it was known before this batch, which counts from then on; None if nothing was known."""
+        if self.value is None:
+            return None
+        log_ratio = batch.log_policy - batch.log_proposal
+        return self.value.read(policy, batch.samples, rewards, log_ratio, self._groups(batch.samples))
+
     def _compare(self, now: torch.Tensor, then: torch.Tensor, lengths: torch.Tensor, step: int) -> None:
         """The law that was drawn from is the law that is trained. Errors: TrainingError at the first step if it is not."""
         gap = float(((now - then).abs() / lengths.clamp(min=1)).max())
@@ -193,7 +211,7 @@ class FDPG:
                 "compute both in one precision: precision=float32, or OnPolicy(torch.bfloat16), which scores its samples again",
             )
 
-    def _numbers(self, batch: Batch, rewards: torch.Tensor) -> dict[str, float]:
+    def _numbers(self, batch: Batch, rewards: torch.Tensor, values: torch.Tensor | None = None) -> dict[str, float]:
         """What is logged of a step: estimates under the policy, of samples of the proposal."""
         scores, known = batch.scores, rewards.isfinite()
         ratio = (batch.log_policy - batch.log_proposal).exp()
@@ -204,7 +222,8 @@ class FDPG:
         def mean(values: torch.Tensor, where: torch.Tensor) -> float:
             return float((values * ratio)[where].sum() / ratio[where].sum()) if bool(where.any()) else float("nan")
 
-        return {
+        share = float("nan") if values is None else explained(rewards, values, batch.samples.mask)
+        return ({} if self.value is None else {"value_explained": share}) | {
             "reward": mean(rewards, known),
             "potential": mean(scores.log_potential.exp(), usable),
             "log_potential": mean(scores.log_potential, scores.log_potential.isfinite()),
@@ -226,10 +245,11 @@ class FDPG:
 
     # --- what a resumed run needs
     def state(self) -> State:
-        """Z, the running mean of rewards, and what the proposal remembers."""
+        """Z, the running mean of rewards, the learned value, and what the proposal remembers."""
         inner = self.proposal.state()
+        value = State() if self.value is None else self.value.state()
         facts = {"partition": self.partition.state(), "rewarded": list(self.rewarded), "proposal": inner.facts}
-        return State(inner.tensors, facts)
+        return State(inner.tensors | value.tensors, facts | {"value": value.facts})
 
     def restore(self, policy: Any, state: State) -> None:
         """Put back what `state` said; `policy` has its weights already."""
@@ -237,6 +257,8 @@ class FDPG:
         total, count = state.facts["rewarded"]
         self.rewarded = float(total), float(count)
         self.proposal.restore(policy, State(state.tensors, state.facts["proposal"]))
+        if self.value is not None:
+            self.value.restore(policy, State(state.tensors, state.facts["value"]))
 
 
 def _check(decoding: Decoding, contexts: Sequence[str], baseline: str, samples: int) -> None:
@@ -250,7 +272,7 @@ def _check(decoding: Decoding, contexts: Sequence[str], baseline: str, samples: 
         raise ConfigError(
             f"{len(contexts)} contexts, {len(set(contexts))} different ones", "give each context once, at least one"
         )
-    if baseline not in BASELINES:
-        raise ConfigError(f"baseline={baseline!r} is not known", f"use one of {', '.join(BASELINES)}")
+    if baseline not in (*BASELINES, "value"):
+        raise ConfigError(f"baseline={baseline!r} is not known", f"use one of {', '.join(BASELINES)}, value")
     if samples < 2 and baseline == "leave-one-out":
         raise ConfigError("leave-one-out needs another sample of the same context", "use samples_per_context >= 2")

@@ -10,11 +10,14 @@ The published algorithms are estimators of this one gradient:
     leave-one-out  the mean reward of the context's other samples as the baseline (RLOO; Ahmadian et al. 2024, arXiv 2402.14740)
     group          the same, in units of the context's standard deviation (GRPO; Shao et al. 2024, arXiv 2402.03300)
     none           REINFORCE (Williams 1992)
-    ppo            clipped ratio, four steps a batch (Schulman et al. 2017, arXiv 1707.06347)
+    value          REINFORCE with a learned value of every prefix (RLAIF; Lee et al. 2023, arXiv 2309.00267): `objective.value`
+    ppo            clipped ratio, four steps a batch (Schulman et al. 2017, arXiv 1707.06347), leave-one-out
+    ppo-value      the same with the learned value
 
 Sources: Korbak et al. 2022, arXiv 2205.11275 (RL with KL penalties is inference); Ouyang et al. 2022, arXiv 2203.02155.
 Changed from the papers: beta multiplies the KL of whole sequences (RLAIF's (1 - b) r - b KL is beta = b / (1 - b)); the KL
-stands in the reward alone, never in the loss as well; no learned value, no whitening, samples have temperature 1.
+stands in the reward alone, never in the loss as well; a learned value is no second network; no whitening, samples have
+temperature 1.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from amenable.method.ppo import PPO
 from amenable.objective.divergence import ReverseKL
 from amenable.objective.reward import ExpectedReward
 
-ESTIMATORS = ("leave-one-out", "group", "none", "ppo")
+ESTIMATORS = ("leave-one-out", "group", "none", "value", "ppo", "ppo-value")
 
 
 def towards_posterior(
@@ -41,8 +44,9 @@ def towards_posterior(
     if estimator not in ESTIMATORS:
         raise ConfigError(f"estimator={estimator!r} is not known", f"use one of {', '.join(ESTIMATORS)}")
     target = prior.tilt(score, beta=beta)
-    if estimator == "ppo":  # in nats: score / beta - log(pi / a)
-        return PPO(prior, target, ExpectedReward(beta=1.0, of="log-potential"), **settings)
+    if estimator in ("ppo", "ppo-value"):  # in nats: score / beta - log(pi / a)
+        baseline = "leave-one-out" if estimator == "ppo" else "value"
+        return PPO(prior, target, ExpectedReward(beta=1.0, of="log-potential"), baseline=baseline, **settings)
     settings.setdefault("bootstrap", 0)  # Z shifts all rewards of a context alike: the gradient does not need it
-    baseline = "none" if estimator == "none" else "leave-one-out"
+    baseline = estimator if estimator in ("none", "value") else "leave-one-out"
     return FDPG(prior, target, ReverseKL, baseline=baseline, normalised=estimator == "group", **settings)

@@ -8,8 +8,9 @@
 
 Source: Schulman et al. 2017, arXiv 1707.06347; for language models Ziegler et al. 2019, arXiv 1909.08593.
 Changed from the papers: the reward of the whole sequence with a leave-one-out baseline takes the place of a learned value and
-advantages a token (Ahmadian et al. 2024, arXiv 2402.14740, found no loss by it); advantages are not whitened, which would
-change what is optimised.
+advantages a token (Ahmadian et al. 2024, arXiv 2402.14740, found no loss by it). With baseline="value" there is one a token,
+A_t = R - V(c, x_<t), which is the papers' with lambda = 1; V is that of `objective.value`, not a second head with a loss of its
+own. Advantages are not whitened, which would change what is optimised.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ from amenable.target.posterior import Target
 
 
 class PPO(FDPG):
-    """`FDPG`'s settings, and `epochs` steps on each batch of samples of the policy. `steps` counts optimiser steps."""
+    """`FDPG`'s settings, and `epochs` steps on each batch of samples of the policy. `steps` counts optimiser steps.
+
+    baseline: leave-one-out or value.
+    """
 
     def __init__(
         self,
@@ -51,6 +55,8 @@ class PPO(FDPG):
                 f"PPO with epochs={epochs}, clip={clip:g}, proposal={self.proposal.name}",
                 "use epochs >= 1, 0 < clip < 1 and the policy itself as the proposal",
             )
+        if self.baseline not in ("leave-one-out", "value"):
+            raise ConfigError(f"PPO with baseline={self.baseline!r}", "use leave-one-out or value")
         self.epochs, self.clip = epochs, clip
         self.identity += f" ppo {epochs} {clip}"
         self._batch: tuple[Any, torch.Tensor] | None = None  # samples, and their advantages
@@ -63,10 +69,15 @@ class PPO(FDPG):
             batch = self.draw(policy, step, self._contexts(turn), self.samples_per_context, seed)
             self._count(batch)
             rewards = self._rewards(batch)
-            sums = self._numbers(batch, rewards)
+            values = self._values(policy, batch, rewards)
+            sums = self._numbers(batch, rewards, values)
             known = rewards.nan_to_num(nan=0.0)
-            shift = leave_one_out(known, ~rewards.isnan(), list(groups(batch.prompts).values()))
-            self._batch = batch.samples, torch.where(rewards.isnan(), 0.0, known - shift)
+            if values is None:
+                gains = known - leave_one_out(known, ~rewards.isnan(), list(groups(batch.prompts).values()))
+            else:
+                gains = known.unsqueeze(1) - values
+            gains[rewards.isnan()] = 0.0
+            self._batch = batch.samples, gains
         samples, advantages = self._batch
         tokens = int(samples.lengths.sum())
         sizes = [
@@ -75,7 +86,8 @@ class PPO(FDPG):
         for group in length_groups(sizes, self.positions):
             part = subset(samples, group)
             log_probs = policy.log_prob(part)
-            old, gain = part.log_probs.to(log_probs), advantages[group].to(log_probs)
+            gain = advantages[group][..., : log_probs.shape[1]] if advantages.dim() == 2 else advantages[group]
+            old, gain = part.log_probs.to(log_probs), gain.to(log_probs)
             mask = part.mask.to(log_probs.device)
             self._compare(
                 log_probs.detach().sum(-1).cpu().double(), part.log_probs.double().sum(-1), part.lengths, step

@@ -2,7 +2,7 @@
 
     grad D_f(pi || p) = - E_{x~q}[ pi(x)/q(x) (R(x) - B) grad log pi(x) ]
     R(x)     -f'(t) with log t = log pi - log P + log Z (`divergence`), or a reward (`reward`)
-    B        any number that does not depend on x
+    B        any number that does not depend on x; of a token, any that does not depend on what follows x_<t (`value`)
 
     letter   name          shape, unit
     pi       log_policy    (N,) float64 nats a sequence
@@ -10,7 +10,8 @@
     R        rewards       (N,) no unit; NaN where it is missing
 
 Everything but the last log pi is held constant: `coefficients` are numbers, known before the forward pass that carries
-gradient, and the loss is sum_i c_i log pi(x_i). Source: Go et al. 2023, arXiv 2302.08215, eq. 7.
+gradient, and the loss is sum_i c_i log pi(x_i), or sum_it c_it log pi(x_it | x_i,<t). Source: Go et al. 2023, arXiv
+2302.08215, eq. 7.
 Changed from released codes: log pi inside R is detached (Korbak et al. 2022's code differentiates through it, which weights
 each sample by 1 + |log pi|).
 """
@@ -31,7 +32,7 @@ def coefficients(
     log_policy: torch.Tensor,
     log_proposal: torch.Tensor,
     *,
-    baseline: str,
+    baseline: str | torch.Tensor,
     constant: float = 0.0,
     at_target: float = 0.0,
     groups: Sequence[torch.Tensor] = (),
@@ -39,23 +40,29 @@ def coefficients(
 ) -> torch.Tensor:
     """c (N,): the loss is sum_i c_i log pi(x_i), its gradient the estimate. 0 where a reward is missing (NaN).
 
+    (N, L), one a token, if B is.
+
     baseline  none           B = 0
               constant       B = `constant`, which must not depend on these samples
               leave-one-out  B_i = mean over the other samples j of the context of pi/q R_j: also unbiased (Kool et al. 2019)
               target         B = `at_target`, the reward at pi = p: for the forward KL this is the Z pi/q of GDC++ (Korbak et
                              al. 2022, arXiv 2206.00761), since there (pi/q) R = P / (Z q)
+              a tensor       B itself, (N, L): of each token, made of nothing that follows x_<t (`value`)
     `groups`: the places of each context's samples, for leave-one-out.
     `normalised`: R - B in units of the standard deviation of the context's rewards (GRPO, Shao et al. 2024, arXiv 2402.03300):
     no longer the gradient, since every context counts alike, however little its rewards differ.
     """
-    if baseline not in BASELINES:
-        raise ConfigError(f"baseline={baseline!r} is not known", f"use one of {', '.join(BASELINES)}")
     known = ~rewards.isnan()
     ratio = torch.where(known, log_policy - log_proposal, -torch.inf).exp()
     values = torch.where(known, rewards, 0.0)
-    shift = torch.full_like(values, {"constant": constant, "target": at_target}.get(baseline, 0.0))
-    if baseline == "leave-one-out":
+    if isinstance(baseline, torch.Tensor):
+        ratio, values, shift = ratio.unsqueeze(1), values.unsqueeze(1), baseline
+    elif baseline not in BASELINES:
+        raise ConfigError(f"baseline={baseline!r} is not known", f"use one of {', '.join(BASELINES)}")
+    elif baseline == "leave-one-out":
         shift = leave_one_out(ratio * values, known, groups or [torch.arange(len(values))])
+    else:
+        shift = torch.full_like(values, {"constant": constant, "target": at_target}.get(baseline, 0.0))
     advantages = values - shift
     for chosen in groups if normalised else ():
         own = chosen[known[chosen]]

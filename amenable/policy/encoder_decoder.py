@@ -180,25 +180,46 @@ def token_log_probs(
     return torch.stack([row for row in rows if row is not None]) if rows else torch.zeros(tokens.shape)
 
 
+def prefix_features(
+    model: Any, prefix: Sequence[int], sources: Sequence[Sequence[int]], tokens: torch.Tensor, lengths: torch.Tensor
+) -> torch.Tensor:
+    """(M, D): the decoder's last layer where each of one group's M sampled tokens is predicted, row by row."""
+    out = _decoded(model, prefix, sources, tokens, lengths, output_hidden_states=True)
+    rows = zip(out.decoder_hidden_states[-1], lengths.tolist(), strict=True)
+    return torch.cat([row[len(prefix) - 1 :][:length] for row, length in rows])
+
+
 def _score_group(
     model: Any, prefix: Sequence[int], sources: Sequence[Sequence[int]], tokens: torch.Tensor, lengths: torch.Tensor
 ) -> Iterator[torch.Tensor]:
+    out = _decoded(model, prefix, sources, tokens, lengths)
+    for row, length in enumerate(lengths.tolist()):
+        logits = out.logits[row, len(prefix) - 1 :][:length].float()
+        yield -torch.nn.functional.cross_entropy(logits, tokens[row, :length].to(model.device), reduction="none")
+
+
+def _decoded(
+    model: Any,
+    prefix: Sequence[int],
+    sources: Sequence[Sequence[int]],
+    tokens: torch.Tensor,
+    lengths: torch.Tensor,
+    **asked: bool,
+) -> Any:
     """One forward of the decoder over right-padded rows; a source that several rows have is encoded once."""
     device, width = model.device, int(lengths.max())
     place = {source: row for row, source in enumerate(dict.fromkeys(map(tuple, sources)))}
     owner = torch.tensor([place[tuple(source)] for source in sources], device=device)
     memory, mask = _encode(model, list(place))
     given = torch.tensor([prefix]).expand(len(sources), -1)
-    out = model(
+    return model(
         encoder_outputs=BaseModelOutput(last_hidden_state=memory.index_select(0, owner)),
         attention_mask=mask.index_select(0, owner),
         decoder_input_ids=torch.cat([given, tokens[:, : max(0, width - 1)]], 1).to(device),
         decoder_attention_mask=_mask([len(prefix) + max(0, int(length) - 1) for length in lengths]).to(device),
         use_cache=False,
+        **asked,
     )
-    for row, length in enumerate(lengths.tolist()):
-        logits = out.logits[row, len(prefix) - 1 :][:length].float()
-        yield -torch.nn.functional.cross_entropy(logits, tokens[row, :length].to(device), reduction="none")
 
 
 def _encode(model: Any, sources: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:

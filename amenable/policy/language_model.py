@@ -75,6 +75,10 @@ class LanguageModel(Prior, ABC):
         return ((weights if weights.dim() == 2 else weights.unsqueeze(1)) * values).sum(), values.detach()
 
     @abstractmethod
+    def prefix_features(self, samples: Samples) -> torch.Tensor:
+        """The last layer's output where each of all M sampled tokens is predicted, row by row: (M, D), without gradient."""
+
+    @abstractmethod
     def _check_lengths(self, contexts: Sequence[Sequence[int]], new_tokens: int) -> None:
         """SamplingError if a context and `new_tokens` more do not fit the model."""
 

@@ -3,6 +3,7 @@
 sample(contexts, n)  draws n continuations of each context and records their log-probabilities
 log_prob(samples)    log pi(x | c), one number a token, with gradient if the policy is trainable
 weighted_log_prob()  the sum of w log pi(x) for weights known beforehand: the cheap way to a gradient
+prefix_features()    what the policy knows where it predicts a token, for a learned value (`objective.value`)
 frozen()             the same law, no gradient, in the fastest precision that was asked for
 trainable_copy()     a copy with float32 weights (or an adapter) that an optimiser may change
 """
@@ -38,6 +39,10 @@ class Policy(Protocol):
 
     def weighted_log_prob(self, samples: Samples, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """sum_i w_i log pi(x_i), a scalar with gradient, `weights` (N,) or (N, L); the log-probabilities (N, L) without."""
+        ...
+
+    def prefix_features(self, samples: Samples) -> torch.Tensor:
+        """What the policy knows of c, x_<t where it predicts x_t: (M, D) without gradient, a row for each of all M tokens."""
         ...
 
     def frozen(self) -> Policy:

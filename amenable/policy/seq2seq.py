@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from amenable.errors import ModelError, SamplingError
-from amenable.policy.encoder_decoder import draw_all, token_log_probs
+from amenable.policy.encoder_decoder import draw_all, prefix_features, token_log_probs
 from amenable.policy.engine import Drawn
 from amenable.policy.language_model import UNBOUNDED, LanguageModel
 from amenable.records import Samples
@@ -67,6 +67,12 @@ class Seq2Seq(LanguageModel):
         """log pi(token | source, tokens before), (N, L) float32 nats, 0 at padding; carries gradient if trainable."""
         self._check_lengths(samples.context_ids, int(samples.lengths.max()) if len(samples) else 0)
         return token_log_probs(self.model, self.prefix, samples.context_ids, samples.tokens, samples.lengths)
+
+    @torch.no_grad()
+    def prefix_features(self, samples: Samples) -> torch.Tensor:
+        """As `LanguageModel`, of the decoder; all samples in one forward."""
+        self._check_lengths(samples.context_ids, int(samples.lengths.max()) if len(samples) else 0)
+        return prefix_features(self.model, self.prefix, samples.context_ids, samples.tokens, samples.lengths)
 
     # --- inside
     def _opening(self) -> list[int]:

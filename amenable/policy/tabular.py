@@ -112,6 +112,16 @@ class TabularPolicy(Prior):
         weights = weights.to(values)
         return ((weights if weights.dim() == 2 else weights.unsqueeze(1)) * values).sum(), values.detach()
 
+    def prefix_features(self, samples: Samples) -> torch.Tensor:
+        """Which row of the table predicts each of all M sampled tokens: (M, contexts * prefixes) float64, one-hot."""
+        count, size = self.logits.shape[1], len(self.alphabet)
+        columns = [torch.zeros(len(samples), dtype=torch.int64)]
+        for step in range(samples.tokens.shape[1] - 1):
+            goes_on = step + 1 < samples.lengths
+            columns.append(torch.where(goes_on, columns[-1] * size + 1 + samples.tokens[:, step], 0))
+        rows = count * torch.tensor([ids[0] for ids in samples.context_ids]).unsqueeze(1) + torch.stack(columns, 1)
+        return torch.nn.functional.one_hot(rows[samples.mask], len(self.contexts) * count).double()
+
     def frozen(self, dtype: torch.dtype | None = None) -> TabularPolicy:
         """The same law without gradient; a table stays in float64, whatever `dtype` is asked for."""
         return TabularPolicy(self.alphabet, self.max_tokens, self.contexts, self.logits.detach().clone())

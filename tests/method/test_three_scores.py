@@ -29,8 +29,8 @@ def test_every_estimator_goes_to_the_posterior(estimator: str, tmp_path: Path) -
     """KL(p || pi) from above 0.5 nats to (nearly) 0; in units of the deviation the steps do not become smaller."""
     beta = 0.5
     method = towards_posterior(
-        PRIOR, count_b, beta=beta, estimator=estimator, steps=240 if estimator == "ppo" else 80, samples_per_context=400,
-        seed=3,
+        PRIOR, count_b, beta=beta, estimator=estimator, steps=240 if estimator.startswith("ppo") else 80,
+        samples_per_context=400, seed=3,
     )  # fmt: skip
     policy = PRIOR.trainable_copy()
     settings = Optimisation(learning_rate=0.2, warmup=0.0, clip_norm=0.02, precision="float32")

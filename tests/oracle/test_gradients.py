@@ -35,7 +35,7 @@ from tables import (
 
 from amenable.errors import TrainingError
 from amenable.method.fdpg import FDPG
-from amenable.objective.divergence import Divergence, ReverseKL
+from amenable.objective.divergence import Divergence, ForwardKL, JensenShannon, ReverseKL
 from amenable.objective.reward import ExpectedReward
 from amenable.objective.score_gradient import BASELINES, coefficients
 from amenable.policy.tabular import TabularPolicy
@@ -97,6 +97,35 @@ def test_the_expected_estimate_is_the_gradient(divergence: Divergence, kind: str
                     policy, (q * len(batch.prompts) * c * log_law(policy).flatten()).sum()
                 )
             torch.testing.assert_close(expected, wanted, rtol=1e-8, atol=1e-8 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize(("divergence", "kind"), PAIRS)
+def test_any_value_of_the_prefixes_leaves_it(divergence: Divergence, kind: str) -> None:
+    """V(c, x_<t) as large as the rewards, one number a token; of one that knows x_t the same test says that it is wrong."""
+    prior, policy, target = setting(kind, 4)
+    method = FDPG(policy, target, divergence, contexts=prior.contexts)
+    know(method, target, prior)
+    wanted = exact(policy, divergence, target, prior)
+    _, samples = everything(prior)
+    prefixes = policy.prefix_features(samples)
+    any_value = 3 * torch.randn(prefixes.shape[1], generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    value = torch.zeros(samples.mask.shape, dtype=torch.float64)
+    value[samples.mask] = prefixes @ any_value
+    for name in ("policy", "another policy", "replay"):
+        for baseline, honest in ((value, True), (value + 0.1 * samples.tokens, False)):
+            expected = torch.zeros_like(wanted)
+            for share, law in laws(name, policy):
+                batch = listed(target, policy, law)
+                c = coefficients(rewards_of(method, batch), batch.log_policy, batch.log_proposal, baseline=baseline)
+                assert c.shape == samples.mask.shape
+                q = batch.log_proposal.exp().unsqueeze(1) / len(prior.contexts)
+                expected += share * exact_gradient(
+                    policy, (q * len(batch.prompts) * c * policy.log_prob(samples)).sum()
+                )
+            if honest:
+                torch.testing.assert_close(expected, wanted, rtol=1e-8, atol=1e-8 * float(wanted.abs().max()))
+            else:
+                assert float((expected - wanted).abs().max()) > 1e-3
 
 
 @pytest.mark.parametrize(("divergence", "kind"), PAIRS)
@@ -164,7 +193,7 @@ PROPOSALS: dict[str, Callable[[], Proposal]] = {
 
 @dataclass(frozen=True)
 class Slopes:
-    """grad log pi(x) of every sequence along some random directions: (X, 6), and the directions (parameters, 6)."""
+    """grad log pi of every token along some random directions: (X, L, 6), and the directions (parameters, 6)."""
 
     rows: torch.Tensor
     along: torch.Tensor
@@ -172,15 +201,18 @@ class Slopes:
 
     def of(self, samples: Samples) -> torch.Tensor:
         keys = zip((ids[0] for ids in samples.context_ids), samples.texts, samples.ended, strict=True)
-        return self.rows[[self.places[key] for key in keys]]
+        return self.rows[[self.places[key] for key in keys], : samples.tokens.shape[1]]
 
 
 def directions(policy: TabularPolicy) -> Slopes:
     _, samples = everything(policy)
-    log_probs = policy.log_prob(samples).sum(-1)
     generator = torch.Generator().manual_seed(5)
     along = torch.randn(policy.logits.numel(), 6, generator=generator, dtype=torch.float64)
-    rows = torch.stack([exact_gradient(policy, value) for value in log_probs]) @ along
+    log_probs = policy.log_prob(samples)
+    shares = torch.zeros_like(log_probs, requires_grad=True)
+    (mixed,) = torch.autograd.grad(log_probs, policy.logits, shares, create_graph=True)  # linear in the shares
+    slopes = [torch.autograd.grad(mixed.flatten() @ one, shares, retain_graph=True)[0] for one in along.T]
+    rows = torch.stack(slopes, -1)
     keys = zip((ids[0] for ids in samples.context_ids), samples.texts, samples.ended, strict=True)
     return Slopes(rows, along, {key: place for place, key in enumerate(keys)})
 
@@ -195,7 +227,7 @@ def hotelling(method: FDPG, policies: list[Watched], wanted: torch.Tensor, slope
     assert len(policies[-1].scored) == 1
     assert scored.grad is not None
     n = len(samples)
-    terms = n * scored.grad[:, :1] * slopes.of(samples)
+    terms = n * (scored.grad.unsqueeze(-1) * slopes.of(samples)).sum(1)
     gap = terms.mean(0) - wanted @ slopes.along
     # n is fixed in each context, and of each law: what varies is what varies inside
     own = (policies[-1].frozen().log_prob(samples) - samples.log_probs).abs().sum(-1) < 1e-9
@@ -232,6 +264,24 @@ def test_the_method_estimates_it(divergence: Divergence, baseline: str, proposal
     know(method, target, prior)
     wanted = exact(policy, divergence, target, prior)
     assert hotelling(method, [Watched(table(seed=3, scale=0.3)), Watched(policy)], wanted, slopes) < CHI2_6
+
+
+@pytest.mark.parametrize("proposal", [name for name in PROPOSALS if name != "replay"])
+@pytest.mark.parametrize("divergence", [ForwardKL, ReverseKL, JensenShannon], ids=lambda d: d.name)
+def test_the_method_estimates_it_with_a_learned_value(divergence: Divergence, proposal: str, slopes: Slopes) -> None:
+    """The value of the second step has been learned at the first one, of another policy."""
+    prior, policy, target = near(hard=math.isfinite(divergence.limit))
+    method = FDPG(
+        policy, target, divergence, contexts=prior.contexts, samples_per_context=1000, bootstrap=0, baseline="value",
+        proposal=PROPOSALS[proposal](), positions=10**6, seed=7,
+    )  # fmt: skip
+    know(method, target, prior)
+    wanted = exact(policy, divergence, target, prior)
+    watched = [Watched(table(seed=3, scale=0.3)), Watched(policy)]
+    assert hotelling(method, watched, wanted, slopes) < CHI2_6
+    grad = watched[-1].scored[0][1].grad
+    assert grad is not None
+    assert bool((grad[:, 1] - grad[:, 0]).abs().max() > 0)  # one coefficient a token
 
 
 def test_a_wrong_gradient_is_far_outside(slopes: Slopes) -> None:
