@@ -42,16 +42,19 @@ def attend(
 
 
 def causal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
-    """(N, T, H, d) from query (N, H, T, d), key and value (N, K, T, d); every position reads itself and what is before it."""
+    """(N, T, H, d) from query (N, H, T, d), key and value (N, K, L, d); every position reads itself and what is before it.
+
+    Queries are those of the last T of L positions.
+    """
     n, heads, length, size = query.shape
-    shared = heads // key.shape[1]
+    shared, whole = heads // key.shape[1], key.shape[2]
     rows = query.reshape(n, key.shape[1], shared * length, size)
     # in float32, as the fused kernel has them: rounded to bfloat16 they double the error of a sequence's log-probability
-    scores = (rows.float() * scaling @ key.float().transpose(-1, -2)).view(n, -1, shared, length, length)
-    future = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
+    scores = (rows.float() * scaling @ key.float().transpose(-1, -2)).view(n, -1, shared, length, whole)
+    future = torch.ones(length, whole, dtype=torch.bool, device=query.device).triu(whole - length + 1)
     shares = scores.masked_fill(future, -torch.inf).softmax(-1).to(value.dtype)
     return (
-        (shares.view(n, -1, shared * length, length) @ value).view(n, heads, length, size).transpose(1, 2).contiguous()
+        (shares.view(n, -1, shared * length, whole) @ value).view(n, heads, length, size).transpose(1, 2).contiguous()
     )
 
 

@@ -14,7 +14,7 @@ import torch
 from amenable.errors import SamplingError
 from amenable.policy.engine import Drawn, draw_all
 from amenable.policy.language_model import LanguageModel, LoRA, fast_dtype
-from amenable.policy.scoring import token_log_probs, weighted_log_probs
+from amenable.policy.scoring import prefix_features, token_log_probs, weighted_log_probs
 from amenable.records import Samples
 
 __all__ = ["CausalLM", "LoRA", "fast_dtype"]
@@ -46,6 +46,12 @@ class CausalLM(LanguageModel):
         """As `LanguageModel`; all samples in one forward, the head's gradient formed in it."""
         self._check_lengths(samples.context_ids, samples.tokens.shape[1])
         return weighted_log_probs(self.model, samples.context_ids, samples.tokens, samples.lengths, weights)
+
+    @torch.no_grad()
+    def prefix_features(self, samples: Samples) -> torch.Tensor:
+        """As `LanguageModel`; all samples in one forward."""
+        self._check_lengths(samples.context_ids, samples.tokens.shape[1])
+        return prefix_features(self.model, samples.context_ids, samples.tokens, samples.lengths)
 
     # --- inside
     def _draw(self, contexts: Sequence[Sequence[int]], **settings: Any) -> Drawn:

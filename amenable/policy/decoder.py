@@ -26,7 +26,7 @@ Product = Callable[[torch.Tensor], torch.Tensor]
 
 def decoder(model: Any, product: Callable[..., Product]) -> Decoder:
     """How `model` is decoded. `product(*modules)` multiplies by linear layers side by side (`packing`)."""
-    if not _has_llamas_shape(model):
+    if not has_llamas_shape(model):
         return lambda *inputs: _own_forward(model, *inputs)
     body = model.model
     layers = [Layer(layer, product) for layer in body.layers]
@@ -80,7 +80,7 @@ def _normed(norm: Any, hidden: torch.Tensor) -> torch.Tensor:
     return functional.rms_norm(hidden, (hidden.shape[-1],), norm.weight, norm.variance_epsilon)
 
 
-def _has_llamas_shape(model: Any) -> bool:
+def has_llamas_shape(model: Any) -> bool:
     """True for the two classes this file was written after, as they come: no adapter, no window, whole float weights."""
     if type(model) not in (LlamaForCausalLM, Qwen2ForCausalLM):
         return False

@@ -25,6 +25,8 @@ from weakref import WeakSet
 import torch
 from torch.nn import functional
 
+from amenable.policy import forward
+
 CHUNK = 1024  # rows of logits at once: with fewer, reading and writing dW costs more than the products
 KEPT = 1 << 28  # bytes of softmax(l) - onehot that a forward may leave to its backward
 BLOCK = (
@@ -45,8 +47,11 @@ def plain_head(model: Any) -> torch.nn.Linear | None:
 def hidden_states(model: Any, head: torch.nn.Linear, **inputs: Any) -> torch.Tensor | None:
     """What `head` would be given, (N, T, D). None if the model's logits are not simply what `head` says of it.
 
-    The head is made to hand through its input; if the model's answer is that very tensor, nothing comes after the head.
+    Of token ids alone they are made by `forward`, for a model that it has written down. Else the head is made to hand through
+    its input; if the model's answer is that very tensor, nothing comes after the head.
     """
+    if {name for name, value in inputs.items() if value is not False} == {"input_ids"} and forward.written_down(model):
+        return forward.hidden_states(model, inputs["input_ids"])
     seen: list[torch.Tensor] = []
 
     def through(hidden: torch.Tensor) -> torch.Tensor:
@@ -160,9 +165,9 @@ class _Pass:
         self.hidden, self.weight = hidden.detach().to(dtype), weight.detach().to(dtype)
         self.bias = None if bias is None else bias.detach().to(dtype)
         self.d_hidden = torch.empty_like(hidden) if wanted[0] else None
-        self.d_weight = torch.zeros_like(weight, dtype=torch.float32) if wanted[1] else None
+        self.d_weight: torch.Tensor | None = None  # made by the first chunk
         self.d_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and wanted[2] else None
-        self.dtype = weight.dtype
+        self.dtype, self.wanted = weight.dtype, wanted
         self.slopes: torch.Tensor | None = None
 
     @torch.no_grad()
@@ -198,8 +203,10 @@ class _Pass:
         if self.d_hidden is not None:
             self.d_hidden[chunk] = (slopes @ self.weight).float().mul_(factor)
         scaled = (self.hidden[chunk] * factor).to(slopes.dtype)
-        if self.d_weight is not None:
-            if slopes.dtype == torch.float32:
+        if self.wanted[1]:
+            if self.d_weight is None:
+                self.d_weight = (slopes.T @ scaled).float()
+            elif slopes.dtype == torch.float32:
                 self.d_weight.addmm_(slopes.T, scaled)
             else:
                 self.d_weight += slopes.T @ scaled

@@ -18,10 +18,11 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers.cache_utils import DynamicCache
 
+from amenable.policy import forward
 from amenable.policy import head as heads
 
 POSITIONS = 2048
-SHARED = 1 / 3  # of all positions: what must be saved for a second call, and a mask in attention, to be worth it
+SHARED = 1 / 3  # of all positions: what must be saved for a second call of a forward of `transformers` to be worth it
 
 
 def token_log_probs(
@@ -66,6 +67,13 @@ def weighted_log_probs(
     return loss, _rows(values.detach(), lengths, tokens.shape[1])
 
 
+def prefix_features(
+    model: Any, context_ids: Sequence[Sequence[int]], tokens: torch.Tensor, lengths: torch.Tensor
+) -> torch.Tensor:
+    """(M, D): what the last layer hands on where each of one group's M sampled tokens is predicted, row by row."""
+    return _states(model, context_ids, tokens, lengths, features=True)[0]
+
+
 def length_groups(sizes: Sequence[int], positions: int) -> list[list[int]]:
     """Indices in groups of similar size, each at most `positions` padded positions (one index at least), longest first."""
     groups: list[list[int]] = []
@@ -78,12 +86,19 @@ def length_groups(sizes: Sequence[int], positions: int) -> list[list[int]]:
 
 
 def _states(
-    model: Any, contexts: Sequence[Sequence[int]], tokens: torch.Tensor, lengths: torch.Tensor
+    model: Any,
+    contexts: Sequence[Sequence[int]],
+    tokens: torch.Tensor,
+    lengths: torch.Tensor,
+    *,
+    features: bool = False,
 ) -> tuple[torch.Tensor, torch.nn.Linear | None, torch.Tensor]:
-    """Of all M sampled tokens, row by row: hidden states (M, D) and the head that reads them, or logits (M, V) and None;
-    and the tokens themselves (M,)."""
+    """Of all M sampled tokens, row by row: hidden states (M, D) and the head that reads them, or logits (M, V) and None
+    (hidden states nonetheless, if `features` are asked for); and the tokens themselves (M,)."""
     device = model.device
-    shared = _in_common(model, contexts, lengths)
+    head = heads.plain_head(model)
+    own = head is not None and forward.written_down(model)
+    shared = _in_common(model, contexts, lengths, least=0.0 if own else SHARED)
     # the last sampled token is predicted, not read
     rows = [torch.tensor([*context[shared:], *row[: max(0, length - 1)].tolist()], dtype=torch.int64)
             for context, row, length in zip(contexts, tokens, lengths.tolist(), strict=True)]  # fmt: skip
@@ -101,22 +116,26 @@ def _states(
             given |= {"use_cache": True, "past_key_values": cache, "position_ids": positions}
         return given
 
-    head = heads.plain_head(model)
-    states = None if head is None else heads.hidden_states(model, head, **inputs())
+    states: torch.Tensor | None = None
+    if own:
+        states = forward.hidden_states(model, ids, contexts[0][:shared])
+    elif head is not None:
+        states = heads.hidden_states(model, head, **inputs())
     if states is None:
-        head, states = None, model(**inputs()).logits
+        out = model(**inputs(), **({"output_hidden_states": True} if features else {}))
+        head, states = None, out.hidden_states[-1] if features else out.logits
     return states.flatten(0, 1).index_select(0, places), head, targets
 
 
-def _in_common(model: Any, contexts: Sequence[Sequence[int]], lengths: torch.Tensor) -> int:
-    """How many tokens all contexts begin with, up to the last but one of the shortest; 0 where sharing them is not worth it."""
+def _in_common(model: Any, contexts: Sequence[Sequence[int]], lengths: torch.Tensor, *, least: float) -> int:
+    """How many tokens all contexts begin with, up to the last but one of the shortest; 0 if that saves less than `least`."""
     if len(contexts) < 2 or not _can_go_on(model):
         return 0
     first, last = min(map(list, contexts)), max(map(list, contexts))
     most = min(len(context) for context in contexts) - 1
     shared = next((i for i in range(most) if first[i] != last[i]), most)
     positions = sum(map(len, contexts)) + int(lengths.sum())
-    return shared if shared * (len(contexts) - 1) >= SHARED * positions else 0
+    return shared if shared * (len(contexts) - 1) >= least * positions else 0
 
 
 def _can_go_on(model: Any) -> bool:
