@@ -29,6 +29,7 @@ from amenable.feedback.judging import PairJudge, Rater, judged
 from amenable.feedback.kinds import Score
 from amenable.feedback.reward_model import RewardModel, load_reward_model
 from amenable.feedback.synthetic_judge import SyntheticJudge
+from amenable.method.imitation import Example
 from amenable.policy.language_model import LanguageModel
 from amenable.policy.loading import load_policy
 from amenable.progress import say
@@ -80,14 +81,28 @@ class AlignmentSettings:
     )
     reward_epochs: int = setting(3, "passes of the reward model over the pairs")
     reward_rate: float = setting(1e-4, "learning rate of the reward model's body; 1e-5 for a model of 100M weights")
+    gold: str = setting(
+        "",
+        "a second scorer, named as judge is, or reward:FOLDER: nothing is trained on it, it decides who wins and watches for "
+        "over-optimisation; default: the scripted reader where people are scripted",
+    )
+    readings: int = setting(5, "times that the gold scorer looks at the policy during training, 0 for never")
+    best_of: int = setting(8, "n of best-of-n")
     beta: float = setting(0.3, "standard deviations of the score (over the model's own samples) a nat of KL")
     estimator: str = setting(
-        "leave-one-out", "of the gradient: leave-one-out (RLOO), group (GRPO), none (REINFORCE), ppo",
-        ("leave-one-out", "group", "none", "ppo"),
+        "leave-one-out",
+        "of the gradient: leave-one-out (RLOO), group (GRPO), none (REINFORCE), value (REINFORCE with a learned value), ppo, "
+        "ppo-value",
+        ("leave-one-out", "group", "none", "value", "ppo", "ppo-value"),
     )  # fmt: skip
     steps: int = setting(40, "optimiser steps")
     prompts_per_step: int = setting(16, "prompts a step")
     samples_per_prompt: int = setting(8, "samples a prompt and step")
+    adapter: str = setting(
+        "none",
+        "none trains all weights; lora a low-rank adapter: less noise from the same samples, at 10 to 30 times the rate",
+        ("none", "lora"),
+    )
     learning_rate: float = setting(6e-5, "learning rate of AdamW, constant after a warm-up")
     max_tokens: int = setting(128, "longest sample in tokens")
     evaluation: int = setting(1000, "samples of every policy that is measured, in all")
@@ -103,7 +118,7 @@ class AlignmentSettings:
 
 @dataclass(frozen=True)
 class Problem:
-    """The prior, its prompts, and whose taste counts: `gold` is known where people are scripted."""
+    """The prior, its prompts, and whose taste counts: `gold` is known where people are scripted, or a setting names it."""
 
     prior: LanguageModel
     prompts: list[str]
@@ -136,14 +151,15 @@ class Preference:
     labels: int
 
 
-def problem(settings: AlignmentSettings) -> Problem:
-    """Errors: ConfigError for settings that make no sense together, DataError for files."""
+def problem(settings: AlignmentSettings, folder: Path) -> Problem:
+    """`folder` keeps what a gold scorer says. Errors: ConfigError for settings that go ill together, DataError for files."""
     decoding = Decoding(max_tokens=settings.max_tokens)
     if settings.model == CODE:
         prior: LanguageModel = code_model(rows=settings.rows)
     else:
         prior = load_policy(settings.model, dtype="float32", rows=settings.rows)
     scripted = not (settings.data or settings.reward or settings.judge or settings.prompts)
+    gold = rater_named(settings.gold, Asking(folder / "gold")) if settings.gold else reader_score if scripted else None
     if settings.prompts or settings.data:
         if settings.prompts:
             lines = contexts_of(settings.prompts)
@@ -152,12 +168,12 @@ def problem(settings: AlignmentSettings) -> Problem:
         unique = list(dict.fromkeys(lines))
         python_random(settings.seed, "prompts").shuffle(unique)
         cut = max(1, len(unique) // 4)
-        return Problem(prior, unique[cut:] or unique, unique[:cut], decoding, reader_score if scripted else None)
+        return Problem(prior, unique[cut:] or unique, unique[:cut], decoding, gold)
     train, held_out = (
         [function.signature for function in contexts(functions_of(Making()), split, settings.prompt_count, seed=settings.seed)]
         for split in ("train", "held-out")
     )  # fmt: skip
-    return Problem(prior, train, held_out, decoding, reader_score if scripted else None)
+    return Problem(prior, train, held_out, decoding, gold)
 
 
 def preference(who: str, settings: AlignmentSettings, found: Problem, folder: Path, record: Run) -> Preference:
@@ -170,6 +186,23 @@ def preference(who: str, settings: AlignmentSettings, found: Problem, folder: Pa
     model, accuracy = reward_model(settings, labelled, folder / f"reward-{who}")
     made = _standardised(model, settings, found, record, who)
     return Preference(made.score, accuracy, len(labelled))
+
+
+def preferred_answers(prior: LanguageModel, pairs: Sequence[Comparison], decoding: Decoding) -> list[Example]:
+    """The better answer of every pair that has one; an answer that was cut at the longest length has no end to imitate."""
+    better = [
+        (pair.prompt, pair.first if pair.label > 0.5 else pair.second)
+        for pair in pairs
+        if pair.label not in (None, 0.5)
+    ]
+    if not better:
+        raise FeedbackError(
+            f"none of {len(pairs)} pairs has a better answer", "label some: every one is a tie, or unlabelled"
+        )
+    return [
+        Example(prompt, text, eos=len(prior.encode_completion(text, eos=False)) < decoding.max_tokens)
+        for prompt, text in better
+    ]
 
 
 def judge(settings: AlignmentSettings, folder: Path) -> PairJudge:
@@ -266,7 +299,7 @@ def reward_model(
     own = RewardModelSettings(
         data=str(given), model=source, body=settings.reward_training, depth=settings.depth, precision=settings.precision,
         epochs=settings.reward_epochs, learning_rate=settings.reward_rate, dtype="float32", threads=settings.threads,
-        seed=settings.seed, checkpoint_every=settings.checkpoint_every, on_full=settings.on_full,
+        seed=settings.seed, reads="last", repeats=0, checkpoint_every=settings.checkpoint_every, on_full=settings.on_full,
     )  # fmt: skip
     run_reward_model(own, folder)
     record = Run.of(folder, own)

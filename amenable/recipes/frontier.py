@@ -90,7 +90,7 @@ def _one(
             found.prior,
             build(arm, found, settings.budget, seed=own),
             optimisation=settings.optimisation,
-            adapter="none",
+            adapter=settings.adapter,
             folder=folder / f"{name}-{seed}",
             record=record,
             checkpoint_every=settings.checkpoint_every,

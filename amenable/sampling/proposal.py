@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -75,13 +75,17 @@ class _Forgetful:
 
 def drawn(policy: Any, contexts: Sequence[str], *, n: int, decoding: Decoding, seed: int) -> Samples:
     """Samples of a policy in its own precision, also inside a method that computes in a lower one."""
-    with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False) if _cuda() else nullcontext():
+    with own_precision():
         samples: Samples = policy.sample(contexts, n=n, decoding=decoding, seed=seed)
     return samples
 
 
-def _cuda() -> bool:
-    return torch.cuda.is_available()
+@contextmanager
+def own_precision() -> Iterator[None]:
+    """Inside, every law computes in its own precision, whatever that of the training around it is."""
+    cuda = torch.autocast("cuda", enabled=False) if torch.cuda.is_available() else nullcontext()
+    with torch.autocast("cpu", enabled=False), cuda:
+        yield
 
 
 class OnPolicy(_Forgetful):

@@ -117,4 +117,39 @@ def test_a_score_that_tells_nothing_apart_is_refused(writer: Path, taste: Path, 
         model=str(writer), judge=f"{taste}:shrugs", prompts=str(prompts), max_tokens=24, rows=64
     )
     with pytest.raises(FeedbackError, match="says the same of all"):
-        preference("rating", settings, problem(settings), tmp_path, Run.of(tmp_path / "run", settings))
+        preference("rating", settings, problem(settings, tmp_path), tmp_path, Run.of(tmp_path / "run", settings))
+
+
+@pytest.mark.slow
+def test_best_of_n_needs_no_training_and_says_its_bound(
+    writer: Path, taste: Path, prompts: Path, tmp_path: Path
+) -> None:
+    """The best of 4 by the judge's rating says what it likes 1 - (1 - p)^4 of the time, at KL log 4 - 3/4 at most."""
+    folder = tmp_path / "run"
+    asked = [f"model={writer}", f"judge={taste}:rates", f"prompts={prompts}", "best_of=4"]
+    assert main(["run", "best-of-n", *asked, *COMMON, "--out", str(folder)]) == 0
+    before, after = share(folder, "prior"), share(folder, "policy")
+    assert after == pytest.approx(1 - (1 - before) ** 4, abs=0.15)
+    assert "0.636" in (folder / "report.html").read_text()
+    assert not (folder / "policy").exists()
+
+
+@pytest.mark.slow
+def test_a_study_of_all_methods_gets_a_seed_more_and_is_watched(
+    writer: Path, taste: Path, prompts: Path, pairs: Path, tmp_path: Path
+) -> None:
+    """People's pairs and a judge side by side, gold by a third: the first seed is read, not done again."""
+    folder = tmp_path / "study"
+    common = [line for line in COMMON if not line.startswith(("steps", "evaluation"))]
+    common += ["reward_epochs=1", "steps=4", "readings=2", "evaluation=40"]
+    asked = [f"model={writer}", f"data={pairs}", f"prompts={prompts}", f"judge={taste}:prefers", f"gold={taste}:rates"]
+    methods = "methods=sft,rlhf,best-of-n"
+    said = ["run", "preference-study", *asked, *common, "--out", str(folder)]
+    assert main([*said, methods, "seeds=1"]) == 0
+    first = (folder / "seed-0" / "samples.jsonl").read_bytes()
+    assert main([*said, methods, "seeds=2"]) == 0
+    assert (folder / "seed-0" / "samples.jsonl").read_bytes() == first
+    assert (folder / "seed-1" / "rlhf" / "readings.jsonl").read_text().count("\n") == 2
+    page = (folder / "report.html").read_text()
+    assert "the gold scorer" in page
+    assert "sft against rlhf" in page
