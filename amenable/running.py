@@ -1,4 +1,4 @@
-"""`amenable run`, `evaluate`, `sample`, `judge`: resolve the settings, show the plan, run, print the report.
+"""`amenable run`, `evaluate`, `sample`, `judge`, `compare`: resolve the settings, show the plan, run, print the report.
 
 A run folder is resumed by naming it with `--out`: the settings in its config.yaml are then the defaults.
 """
@@ -82,6 +82,24 @@ def sample(arguments: list[str], *, debug: bool) -> int:
         out(recipe_help(recipe, "amenable sample target=TARGET [key=value ...]"))
         return 0
     return _carryout(recipe, options, [*filter(None, [options.first]), *options.overrides], debug=debug)
+
+
+def compare(arguments: list[str], *, debug: bool) -> int:
+    from amenable.recipes.compare import RECIPE
+
+    options = _parser("amenable compare", "RUN_A").intermixed(arguments)
+    if options.help:
+        out(recipe_help(RECIPE, "amenable compare RUN_A RUN_B [key=value ...]"))
+        return 0
+    known = {row.name for row in describe(RECIPE.settings)}
+    given = [*filter(None, [options.first]), *options.overrides]
+    runs = [part for part in given if part.split("=")[0] not in known]
+    if len(runs) not in (0, 2) or (not runs and options.out is None and not any(part[:2] == "a=" for part in given)):
+        told = f"{len(runs)} runs are named" + (f": {', '.join(runs)}" if runs else "")
+        raise ConfigError(f"{told}; two are compared", "amenable compare RUN_A RUN_B [judge=...] [key=value ...]")
+    rest = [part for part in given if part not in runs]
+    named = [f"{side}={name}" for side, name in zip("ab", runs, strict=False)]
+    return _carryout(RECIPE, options, [*named, *rest], debug=debug)
 
 
 def judge(arguments: list[str], *, debug: bool) -> int:

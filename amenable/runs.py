@@ -51,7 +51,7 @@ class Run:
             self._check_settings(settings)
             self._take()
             self._file = open(folder / "samples.jsonl", "ab", buffering=0)  # noqa: SIM115 (open as long as the run)
-            self._stages, whole = _read_stages(folder / "samples.jsonl")
+            self._stages, whole = read_stages(folder / "samples.jsonl")
             self._file.truncate(whole)
         except OSError as error:
             raise storage_error(folder, error) from error
@@ -116,8 +116,12 @@ class Run:
             durable.write_file(path, yaml.safe_dump(now, sort_keys=False, allow_unicode=True))
 
 
-def _read_stages(path: Path) -> tuple[dict[str, list[Row]], int]:
-    """Closed stages of samples.jsonl, and the number of bytes up to the last closing line."""
+def read_stages(path: Path) -> tuple[dict[str, list[Row]], int]:
+    """The rows of each closed stage of a samples.jsonl, and the number of bytes up to the last closing line.
+
+    What an interrupted stage left behind is not among them; no file is no stage. The file is only read: a run may go on.
+    Errors: StorageError for a line that cannot be read and has closed stages after it.
+    """
     stages: dict[str, list[Row]] = {}
     pending: list[Row] = []
     whole = at = 0

@@ -15,7 +15,7 @@ import yaml
 from amenable import durable
 from amenable.durable import storage_error
 from amenable.errors import ConfigError, StorageError
-from amenable.runs import MetricsLog, Run
+from amenable.runs import MetricsLog, Run, read_stages
 
 SETTINGS = {"model": "m", "k": (1, 10), "rate": 1e-05}
 
@@ -138,6 +138,20 @@ def test_two_processes_do_not_write_the_same_run(tmp_path: Path) -> None:
     assert "in use: another process" in done.stderr
     run.close()
     assert subprocess.run([sys.executable, "-c", other]).returncode == 0
+
+
+def test_the_stages_of_a_run_that_goes_on_are_read_and_nothing_is_touched(tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    assert read_stages(path) == ({}, 0)
+    run = Run(tmp_path, SETTINGS)
+    run.stage("drafts", lambda: [{"text": "a"}])
+    whole = path.stat().st_size
+    with open(path, "a") as file:
+        file.write('{"stage": "after", "text": "half')
+    before = path.read_bytes()
+    assert read_stages(path) == ({"drafts": [{"text": "a"}]}, whole)
+    assert path.read_bytes() == before
+    run.close()
 
 
 def test_a_read_only_folder_is_said(tmp_path: Path) -> None:

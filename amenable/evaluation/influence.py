@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amenable.errors import ConfigError, DataError
-from amenable.evaluation.interval import Estimate, _t_quantile
+from amenable.evaluation.interval import Estimate, student_quantile
 
 Floats = NDArray[np.float64]
 Clusters = Sequence[Hashable]
@@ -37,7 +37,7 @@ def t_quantile(level: float, clusters: int) -> float:
     """How many standard errors the interval reaches to each side; nan for one cluster, which says nothing."""
     if not 0 < level < 1:
         raise ConfigError(f"level={level} is not a probability.", "use 0 < level < 1, such as 0.95.")
-    return _t_quantile((1 + level) / 2, clusters - 1) if clusters > 1 else math.nan
+    return student_quantile((1 + level) / 2, clusters - 1) if clusters > 1 else math.nan
 
 
 def cluster_numbers(clusters: Clusters | None, n: int) -> tuple[NDArray[np.int64], int]:

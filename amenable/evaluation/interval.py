@@ -112,16 +112,21 @@ def over_seeds(values: Sequence[float], *, level: float = 0.95) -> Estimate:
     if n < 2:
         value = float(array[0]) if n else math.nan
         return Estimate(value, math.nan, math.nan, n, "one seed", level)
-    half = _t_quantile((1 + level) / 2, n - 1) * float(array.std(ddof=1)) / math.sqrt(n)
+    half = student_quantile((1 + level) / 2, n - 1) * float(array.std(ddof=1)) / math.sqrt(n)
     mean = float(array.mean())
     return Estimate(mean, mean - half, mean + half, n, "Student's t over seeds", level)
 
 
-def _t_quantile(probability: float, freedom: int) -> float:
-    """Quantile (above 1/2) of Student's law.
+def student_quantile(probability: float, freedom: int) -> float:
+    """The t that Student's law with `freedom` degrees of freedom (1 or more) exceeds with 1 - `probability`, in (0, 1).
 
-    With t = sqrt(f) tan(angle) the density is proportional to cos(angle)^(f - 1), which is integrated on a grid.
+    With t = sqrt(f) tan(angle) the density is proportional to cos(angle)^(f - 1), which is integrated on a grid: five
+    digits at the levels that intervals use. Errors: DataError for a probability or a freedom that cannot be.
     """
+    if not 0 < probability < 1 or freedom < 1:
+        raise DataError(f"Student's law has no quantile {probability:g} with {freedom} degrees.", "use n of 2 or more.")
+    if probability < 0.5:
+        return -student_quantile(1 - probability, freedom)
     angles = np.linspace(0.0, math.pi / 2, 200_001)
     density = np.cos(angles) ** (freedom - 1)
     areas = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])

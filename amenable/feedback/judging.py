@@ -2,17 +2,20 @@
 
     forward    p_f = P(judge picks the first shown)  when `first` is shown first
     backward   p_b = P(judge picks the first shown)  when `second` is shown first
-    both       p_first = (p_f + 1 - p_b) / 2         un-swapped, then averaged
-    flip       p_f and 1 - p_b lie on different sides of 1/2: the judge followed the position. Then p_first = 1/2, a tie
+    averaged   1/2 + (p_f - p_b) / 2                 un-swapped, then averaged: the soft label
+    flip       p_f and 1 - p_b lie on different sides of 1/2: the judge followed the position
+    p_first    the same, but 1/2 for a flip; the verdict is its side: first, second or tie
     outside    1 - the mass of the two answers: refusals, other words; the two are normalised, so only this shows them
 
-A flip needs a winner in both orders: an order that is exactly undecided contradicts nothing. Where one order is missing the
-judgement is missing (None), and not the other order alone: a judge that likes a position would lend its taste to just those
-labels, unseen, and labels of two laws would stand in one file. A rationale (chain of thought) mentions "the first summary":
-it is drawn anew for each order, because each order is a question of its own.
+The average is what to learn from: an order bonus cancels in it, and it keeps the side that the judge takes apart from the
+order. A tie on a flip says honestly that the judge contradicted itself, and gives nothing back of what the position cost
+(docs/judge_calibration.md measures both). A flip needs a winner in both orders: an order that is exactly undecided contradicts
+nothing. Where one order is missing the judgement is missing (None), and not the other order alone: a judge that likes a
+position would lend its taste to just those labels, unseen, and labels of two laws would stand in one file. A rationale (chain
+of thought) mentions "the first summary": it is drawn anew for each order, because each order is a question of its own.
 
 Source: RLAIF, Lee et al. 2023, arXiv 2309.00267 (both orders, averaged after un-swapping; share of same position preferred).
-Changed from the paper: a flip becomes a tie (`Judgement.averaged` is the paper's label); mass outside the answers is kept.
+Changed from the paper: beside its label, the average, a verdict that calls a flip a tie; mass outside the answers is kept.
 """
 
 from __future__ import annotations
@@ -20,10 +23,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from amenable.errors import DataError, FeedbackError
 from amenable.feedback.kinds import Preference
+
+Verdict = Literal["first", "second", "tie"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class Answer:
 class Judgement:
     """A pair judged. `backward` is as it was answered: its p_first is the mass of `second`, which was shown first.
 
-    p_first     P(first is better), both orders reconciled; 0.5 for a flip; None: missing
+    p_first     P(first is better), both orders averaged, but 0.5 for a flip; None: missing. `averaged` has the flips, too
     consistent  False for a flip; None if only one order was asked, or one is missing
     outside     mean over the orders of the mass on neither answer; nan: unknown
     """
@@ -59,10 +64,17 @@ class Judgement:
 
     @property
     def averaged(self) -> float | None:
-        """The paper's soft label: the mean of the orders, whether they contradict each other or not."""
+        """The soft label: P(first is better), the mean of the orders whether they contradict each other or not."""
         if self.forward.p_first is None or self.backward is None:
             return self.forward.p_first if self.backward is None else None
-        return None if self.backward.p_first is None else (self.forward.p_first + 1 - self.backward.p_first) / 2
+        return None if self.backward.p_first is None else mean_of_orders(self.forward.p_first, self.backward.p_first)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The hard label: who won, in both orders if both were asked; a flip is a tie. None: missing."""
+        if self.p_first is None:
+            return None
+        return "tie" if self.p_first == 0.5 else "first" if self.p_first > 0.5 else "second"
 
     @property
     def missing(self) -> str:
@@ -128,15 +140,20 @@ def reconciled(forward: Answer, backward: Answer | None) -> Judgement:
     if forward.p_first is None or backward.p_first is None:
         return Judgement(None, forward, backward, None, outside)
     flip = (forward.p_first - 0.5) * (backward.p_first - 0.5) > 0
-    p_first = 0.5 if flip else (forward.p_first + 1 - backward.p_first) / 2
+    p_first = 0.5 if flip else mean_of_orders(forward.p_first, backward.p_first)
     return Judgement(p_first, forward, backward, not flip, outside)
 
 
+def mean_of_orders(forward: float, backward: float) -> float:
+    """P(first is better) from P(the first shown is better) in both orders; exactly 1/2 where they are equal."""
+    return 0.5 + (forward - backward) / 2
+
+
 def as_preference(judge: PairJudge, *, both_orders: bool = True) -> Preference:
-    """The judge as a `kinds.Preference`: P(first is better), None where missing."""
+    """The judge as a `kinds.Preference`: P(first is better), both orders averaged, None where missing."""
 
     def preference(prompts: Sequence[str], first: Sequence[str], second: Sequence[str]) -> list[float | None]:
-        return [j.p_first for j in judged(judge, prompts, first, second, both_orders=both_orders)]
+        return [j.averaged for j in judged(judge, prompts, first, second, both_orders=both_orders)]
 
     preference.__name__ = judge.name
     return preference
@@ -173,7 +190,7 @@ def mean_outside(judgements: Sequence[Judgement]) -> float | None:
 
 
 class AgainstReference:
-    """A judge as a score: P(the completion is better than the reference for its prompt), in [0, 1].
+    """A judge as a score: P(the completion is better than the reference for its prompt), orders averaged, in [0, 1].
 
     `reference` gives one text a prompt: a mapping, or the name of a column of the data, as TRL passes them. A prompt
     without a reference is missing. TRL's signature and `__name__`; conversations are read as `plain_text` says.
@@ -210,7 +227,7 @@ class AgainstReference:
         )
         scores: list[float | None] = [None] * len(asked)
         for i, judgement in zip(known, found, strict=True):
-            scores[i] = judgement.p_first
+            scores[i] = judgement.averaged
         return scores
 
 

@@ -52,7 +52,7 @@ class CompareSettings:
     score: str = setting(
         "", "who decides: FILE.py:NAME, f(prompts, completions, **columns) -> [score]; the higher wins"
     )
-    reward: str = setting("", "who decides: the folder of a reward model; the higher reward wins")
+    reward: str = setting("", "who decides: the folder of a reward model, or of the run that made it; the higher wins")
     labels: str = setting("", "who decides: a file of labelled pairs, such as pairs.jsonl with people's labels")
     criteria: str = setting("", "for judge=: what better means; default: that of `amenable judge`")
     cot: bool = setting(False, "for judge=: let it write a rationale first, anew for each order")

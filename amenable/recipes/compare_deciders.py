@@ -113,7 +113,10 @@ def _row(judgement: Judgement) -> Row:
 
 
 def _by_score(name: str, rater: str, record: Run, pairs: Sequence[Pair], settings: Any, folder: Path) -> Decided:
-    """The higher score wins; the scores are kept, to be compared as a number of their own."""
+    """The higher score wins; the scores are kept, to be compared as a number of their own.
+
+    A text is scored once in a chunk: in two batches of a model, equal texts could differ in the last digit, and one would win.
+    """
     from amenable.recipes.judges import rater_named
 
     @cache
@@ -121,13 +124,15 @@ def _by_score(name: str, rater: str, record: Run, pairs: Sequence[Pair], setting
         return rater_named(rater, _asking(settings, folder))
 
     def ask(part: Sequence[Pair]) -> list[Row]:
-        prompts = [pair.a.prompt for pair in part]
-        scores = ready()([*prompts, *prompts], [pair.a.text for pair in part] + [pair.b.text for pair in part])
-        return [{"a": x, "b": y} for x, y in zip(scores[: len(part)], scores[len(part) :], strict=True)]
+        texts = list(dict.fromkeys((pair.a.prompt, side.text) for pair in part for side in (pair.a, pair.b)))
+        scores = ready()([prompt for prompt, _ in texts], [text for _, text in texts])
+        known = dict(zip(texts, scores, strict=True))
+        return [{"a": known[pair.a.prompt, pair.a.text], "b": known[pair.a.prompt, pair.b.text]} for pair in part]
 
     rows = _chunks(record, name, pairs, ask)
-    label = f"{name} {Path(rater.removeprefix('reward:')).name}"
-    return Decided.of_scores(label, [row["a"] for row in rows], [row["b"] for row in rows])
+    return Decided.of_scores(
+        f"{name} {_short(rater.removeprefix('reward:'))}", [row["a"] for row in rows], [row["b"] for row in rows]
+    )
 
 
 def _by_people(record: Run, pairs: Sequence[Pair], settings: Any, folder: Path) -> Decided:
@@ -157,6 +162,12 @@ def _chunks(record: Run, name: str, pairs: Sequence[Pair], ask: Callable[[Sequen
             rows += record.stage(f"{name} {start}", lambda part=part: ask(part))  # type: ignore[misc]
             tell(len(rows), len(pairs))
     return rows
+
+
+def _short(path: str) -> str:
+    """The last part of a path; a folder called model is known by the run that it stands in."""
+    found = Path(path)
+    return "/".join(found.parts[-2:]) if found.name == "model" else found.name
 
 
 def _asking(settings: Any, folder: Path) -> Any:

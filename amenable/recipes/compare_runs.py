@@ -24,7 +24,7 @@ from amenable.errors import AmenableError, ConfigError
 from amenable.evaluation.diversity import distinct_n
 from amenable.recipes.programs import load_task_set
 from amenable.records import Verdict
-from amenable.runs import Row, _read_stages
+from amenable.runs import Row, read_stages
 
 STAGES = ("policy", "after", "evaluation", "samples")
 
@@ -76,7 +76,7 @@ def read_side(folder: str, stage: str) -> Side:
             f"{folder} holds no run: it has no samples.jsonl",
             "give the folder of a run; for two models give contexts=FILE too, and both are drawn from",
         )
-    stages = _joined(_read_stages(path / "samples.jsonl")[0])
+    stages = _joined(read_stages(path / "samples.jsonl")[0])
     name = _chosen(folder, stages, stage)
     config = _config(path)
     return Side(

@@ -4,9 +4,8 @@ Pairs are judged in chunks; each chunk is a stage of the run, and a server's ans
 labelling that dies asks only for the rest. Before the first chunk, and after each, the canaries are tried
 (`feedback.canaries`). A budget holds for all sessions of a run together, less what a killed one had spent on its last chunk.
 
-    labels.jsonl   one row a pair: prompt, first, second, id; label: P(first is better), 0.5 for a flip, null if missing;
-                   consistent; forward and backward: mass of the answer shown first in each order; outside; rationale and
-                   rationale_backward; missing: why there is no label; given: the label that the file had
+    labels.jsonl   one row a pair, with all that its own row held (`recipes.judge_rows`): label, P(first is better), the
+                   average of both orders; verdict: first, second, or tie, which a flip is; what each order said
 
 Method: AI labels of RLAIF, Lee et al. 2023, arXiv 2309.00267.
 """
@@ -14,22 +13,22 @@ Method: AI labels of RLAIF, Lee et al. 2023, arXiv 2309.00267.
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from amenable import durable
 from amenable.errors import ConfigError, DataError, FeedbackError
 from amenable.feedback.canaries import Canary, complaints, pair_canaries, together
-from amenable.feedback.judging import Answer, Judgement, PairJudge, judged, reconciled
+from amenable.feedback.judging import PairJudge, judged
 from amenable.feedback.questions import CRITERIA, Question, load_exemplars
 from amenable.progress import bar, say
 from amenable.recipes.environment import machine, prepare
 from amenable.recipes.judge_report import Labelled, build_report, is_asked
+from amenable.recipes.judge_rows import LABELS, judged_row, judgement_of, relabelled
 from amenable.recipes.judges import JUDGES, Asking, judge_named, kind_of
 from amenable.recipes.settings import Recipe, setting
 from amenable.report.html import write
@@ -39,6 +38,9 @@ from amenable.seeding import python_random
 
 if TYPE_CHECKING:
     from amenable.task.preferences import Comparison
+
+Given = tuple["Comparison", Mapping[str, Any]]
+"""A pair, and the row that it was read from."""
 
 FREE = ("out", "on_canary", "requests", "tokens", "deadline", "tries", "parallel", "key_variable")
 """Settings that change no label: an interrupted run may go on with others."""
@@ -55,7 +57,10 @@ class JudgeSettings:
     exemplars: str = setting("", "a JSONL file of pairs with their answers, shown before each question")
     cot: bool = setting(False, "let the judge write a rationale first, anew for each order")
     rationale_tokens: int = setting(512, "longest rationale in tokens")
-    both_orders: bool = setting(True, "ask in both orders and reconcile them; a flip is a tie")
+    both_orders: bool = setting(True, "ask in both orders and reconcile them")
+    label: str = setting(
+        "averaged", "the label: both orders averaged, or tied (0.5 for a flip), or the verdict (1, 0, 0.5)", LABELS
+    )
     limit: int = setting(0, "number of pairs at random, 0 for all")
     split: str = setting("", "which part of the pairs: train, validation, test (by prompt); empty for all")
     canaries: int = setting(4, "honest answers that the canaries are tried against first (0: no canaries)")
@@ -79,7 +84,7 @@ class JudgeSettings:
 
 
 def plan(settings: JudgeSettings) -> list[str]:
-    pairs = comparisons_of(settings)
+    pairs = [pair for pair, _ in comparisons_of(settings)]
     kind, _ = kind_of(settings.judge)
     _asking(settings, Path(), {})
     _out(settings)
@@ -106,7 +111,7 @@ def plan(settings: JudgeSettings) -> list[str]:
 def run(settings: JudgeSettings, folder: Path) -> Report:
     """Judge, and write labels.jsonl and report.html into `folder`. Errors: FeedbackError of a server, or of a canary."""
     clock = prepare(settings.threads)
-    pairs, outs = comparisons_of(settings), [folder / "labels.jsonl", *_out(settings)]
+    given, outs = comparisons_of(settings), [folder / "labels.jsonl", *_out(settings)]
     record = Run.of(folder, settings, free=FREE)
     costs = Costs(folder / "cost.jsonl")
     asking = _asking(settings, folder, costs.total())
@@ -115,25 +120,27 @@ def run(settings: JudgeSettings, folder: Path) -> Report:
     def judge() -> PairJudge:
         return judge_named(settings.judge, asking)
 
-    watch = Watch(settings, record, judge, costs)
+    watch, pairs = Watch(settings, record, judge, costs), [pair for pair, _ in given]
     watch.tried("canaries before", pairs[: settings.canaries])
     rows: list[Row] = []
     with bar("judgements") as tell:
-        for start in range(0, len(pairs), settings.chunk):
-            part = pairs[start : start + settings.chunk]
+        for start in range(0, len(given), settings.chunk):
+            part = given[start : start + settings.chunk]
 
-            def compute(part: Sequence[Comparison] = part) -> list[Row]:
-                return costs.of("judgements", judge(), lambda: _rows(part, _judge(judge(), part, settings)))
+            def compute(part: Sequence[Given] = part) -> list[Row]:
+                return costs.of("judgements", judge(), lambda: _rows(judge(), part, settings))
 
             rows += record.stage(f"judgements {start}", compute)
-            watch.tried(f"canaries {start}", part[: min(1, settings.canaries)])
-            tell(len(rows), len(pairs))
+            watch.tried(f"canaries {start}", [pair for pair, _ in part[: min(1, settings.canaries)]])
+            tell(len(rows), len(given))
     clock.lap("judgements")
+    rows = [relabelled(row, settings.label) for row in rows]
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     for file in outs:
         durable.write_file(file, text)
     found = Labelled(
         rows=rows,
+        pairs=pairs,
         judgements=[judgement_of(row) for row in rows],
         before=watch.before,
         during=together(watch.during),
@@ -219,9 +226,9 @@ class Costs:
         return totals
 
 
-def comparisons_of(settings: JudgeSettings) -> list[Comparison]:
-    """The pairs that are judged: all of the file, or `limit` of them at random, in their order. Errors: DataError."""
-    from amenable.task.preferences import load_comparisons
+def comparisons_of(settings: JudgeSettings) -> list[Given]:
+    """The pairs that are judged, with their rows: all of the file, or `limit` at random, in order. Errors: DataError."""
+    from amenable.task.preferences import load_with_rows
 
     if not settings.pairs:
         raise ConfigError("no pairs are named", "amenable judge PAIRS.jsonl judge=...")
@@ -230,7 +237,7 @@ def comparisons_of(settings: JudgeSettings) -> list[Comparison]:
             f"chunk={settings.chunk}, limit={settings.limit}, canaries={settings.canaries} cannot be",
             "use chunk=1 or more, the others 0 or more",
         )
-    pairs = load_comparisons(settings.pairs, split=settings.split or None, seed=settings.seed)
+    pairs = load_with_rows(settings.pairs, split=settings.split or None, seed=settings.seed)
     if not pairs:
         raise DataError(f"{settings.pairs} holds no pairs", "give rows with prompt, first, second, or chosen, rejected")
     if not 0 < settings.limit < len(pairs):
@@ -239,45 +246,10 @@ def comparisons_of(settings: JudgeSettings) -> list[Comparison]:
     return [pairs[i] for i in sorted(kept)]
 
 
-def judgement_of(row: Row) -> Judgement:
-    """The judgement of a row of labels.jsonl; the reasons of a missing answer are not told apart by order."""
-
-    def answer(p_first: float | None, rationale: str, outside: float | None) -> Answer:
-        return Answer(
-            p_first, math.nan if outside is None else outside, rationale, "" if p_first is not None else row["missing"]
-        )
-
-    there = answer(row["forward"], row["rationale"], row["outside"])
-    if not row["both_orders"]:
-        return reconciled(there, None)
-    return reconciled(there, answer(row["backward"], row["rationale_backward"], row["outside"]))
-
-
-def _judge(judge: PairJudge, pairs: Sequence[Comparison], settings: JudgeSettings) -> list[Judgement]:
-    prompts, first, second = ([getattr(pair, name) for pair in pairs] for name in ("prompt", "first", "second"))
-    return judged(judge, prompts, first, second, both_orders=settings.both_orders)
-
-
-def _rows(pairs: Sequence[Comparison], judgements: Sequence[Judgement]) -> list[Row]:
-    return [
-        {
-            "id": pair.id,
-            "prompt": pair.prompt,
-            "first": pair.first,
-            "second": pair.second,
-            "label": j.p_first,
-            "consistent": j.consistent,
-            "forward": j.forward.p_first,
-            "backward": None if j.backward is None else j.backward.p_first,
-            "both_orders": j.backward is not None,
-            "outside": None if math.isnan(j.outside) else j.outside,
-            "rationale": j.forward.rationale,
-            "rationale_backward": "" if j.backward is None else j.backward.rationale,
-            "missing": j.missing,
-            "given": pair.label,
-        }
-        for pair, j in zip(pairs, judgements, strict=True)
-    ]
+def _rows(judge: PairJudge, given: Sequence[Given], settings: JudgeSettings) -> list[Row]:
+    texts = ([getattr(pair, name) for pair, _ in given] for name in ("prompt", "first", "second"))
+    found = judged(judge, *texts, both_orders=settings.both_orders)
+    return [judged_row(pair, row, one, settings.label) for (pair, row), one in zip(given, found, strict=True)]
 
 
 def _asking(settings: JudgeSettings, folder: Path, spent: Mapping[str, float]) -> Asking:

@@ -2,8 +2,8 @@
 
     amenable judge calibrate LABELLED.jsonl [human=COLUMN] [alone=JUDGED.jsonl] [own=COLUMN] [system=COLUMN]
 
-    LABELLED   rows of prompt, first, second, label, forward, backward (as `amenable judge` writes them), and people's
-               P(first is better): a number in [0, 1], or "first", "second", "tie". Rows without one: the judge alone
+    LABELLED   rows as `amenable judge` writes them: prompt, first, second (texts or messages), label, forward, backward; and
+               people's P(first is better), in [0, 1], or "first", "second", "tie". Rows without one: the judge alone
     alone      more rows that the judge alone judged: the pairs whose win rate is asked
     own        column that says which answer is the judge's own model's: "first", "second" or nothing
     system     column that says which answer is system A's, whose win rate over the other is asked; without it, the first
@@ -45,7 +45,11 @@ class JudgeCalibrateSettings:
     alone: str = setting("", "more rows that the judge alone labelled, whose win rate is asked")
     own: str = setting("", "column that says which answer is the judge's own model's: first, second or nothing")
     system: str = setting("", "column that says which answer is system A's: first or second; default: the first")
-    answers: str = setting("label", "the judge's answer: label as written, both orders averaged, or one order", ANSWERS)
+    answers: str = setting(
+        "label",
+        "the judge's answer: label as written, both orders averaged, the same tied (0.5 for a flip), or one order",
+        ANSWERS,
+    )
     folds: int = setting(5, "parts of the cross-fitted calibration")
     bins: int = setting(10, "bins of the calibration error, at least 20 pairs in each")
     seed: int = setting(0, "seed of the folds")

@@ -233,15 +233,15 @@ def _cards(both: Judged) -> Cards:
     order = [int(place) for place in np.argsort(-np.nan_to_num(gaps, nan=-1.0), kind="stable") if gaps[place] > 0.5]
     cards = []
     for place in order[:SHOWN]:
-        row = both.rows[place]
+        row, pair = both.rows[place], both.pairs[place]
         said = f"the judge: P(first) = {both.answer[place]:.3f}, people: {both.human[place]:g}"
         rationale = "\n\n".join(filter(None, [row.get("rationale"), row.get("rationale_backward")]))
         cards.append(
             SampleCard(
                 str(row.get("id") or place + 1),
-                row["prompt"],
+                pair.prompt,
                 feedback=f"{said}\n\n{rationale}".strip(),
-                refinement=f"FIRST\n{row['first']}\n\nSECOND\n{row['second']}",
+                refinement=f"FIRST\n{pair.first}\n\nSECOND\n{pair.second}",
                 arm="first" if both.answer[place] > 0.5 else "second",
             )
         )

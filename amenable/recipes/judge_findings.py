@@ -63,6 +63,7 @@ def findings(settings: Any, both: Judged, alone: Judged) -> Findings:
     else:
         consistent = np.array([row.get("consistent") is not False for row in both.rows])
         ways["both orders averaged"] = both.averaged
+        ways["both orders averaged, a flip is a tie"] = both.tied
         ways["pairs without a flip"] = np.where(consistent, both.label, np.nan)
         ways["the file's order alone"] = both.forward
         ways["the other order alone"] = 1 - both.backward

@@ -15,21 +15,27 @@ from amenable.evaluation.influence import Floats
 from amenable.evaluation.judge_bias import log_length_ratio, own_side
 from amenable.runs import Row
 from amenable.task.dialogue import opening
+from amenable.task.preferences import Comparison, comparison_of
 from amenable.task.reading import rows_of
-from amenable.task.rows import excerpt, field
+from amenable.task.rows import excerpt
 
 WORDS = {"first": 1.0, "second": 0.0, "tie": 0.5}
-ANSWERS = ("label", "averaged", "forward")
+ANSWERS = ("label", "averaged", "tied", "forward")
 
 
 @dataclass(frozen=True)
 class Judged:
-    """Rows of pairs as columns (n,), nan where missing. `answer`: the one that is calibrated; `human`: people's."""
+    """Rows of pairs as columns (n,), nan where missing. `answer`: the one that is calibrated; `human`: people's.
+
+    `averaged`: of both orders; `tied`: the same, but 1/2 where they contradict each other. `pairs`: the rows' texts.
+    """
 
     rows: list[Row]
+    pairs: list[Comparison]
     prompts: list[str]
     label: Floats
     averaged: Floats
+    tied: Floats
     forward: Floats
     backward: Floats
     answer: Floats
@@ -85,13 +91,14 @@ def _human_column(settings: Any, rows: Sequence[tuple[str, Mapping[str, Any]]]) 
 
 
 def _judged(rows: Sequence[tuple[str, Mapping[str, Any]]], settings: Any, human: str) -> Judged:
-    texts = {name: [field(row, name, where) for where, row in rows] for name in ("prompt", "first", "second")}
+    pairs = [_texts(row, where) for where, row in rows]
     label, forward, backward, outside = (
         np.array([_probability(row.get(name), name, where) for where, row in rows], dtype=np.float64)
         for name in ("label", "forward", "backward", "outside")
     )
-    averaged = np.where(np.isnan(backward), np.nan, (forward + 1 - backward) / 2)
-    answer = {"label": label, "averaged": averaged, "forward": forward}[settings.answers]
+    averaged = 0.5 + (forward - backward) / 2  # nan where an order is
+    tied = np.where((forward - 0.5) * (backward - 0.5) > 0, 0.5, averaged)
+    answer = {"label": label, "averaged": averaged, "tied": tied, "forward": forward}[settings.answers]
     if rows and np.isnan(answer).all():
         raise DataError(
             f"{settings.labelled}: no row has an answer of the judge ({settings.answers}).",
@@ -99,18 +106,25 @@ def _judged(rows: Sequence[tuple[str, Mapping[str, Any]]], settings: Any, human:
         )
     return Judged(
         rows=[dict(row) for _, row in rows],
-        prompts=[opening(prompt) for prompt in texts["prompt"]],
+        pairs=pairs,
+        prompts=[opening(pair.prompt) for pair in pairs],
         label=label,
         averaged=averaged,
+        tied=tied,
         forward=forward,
         backward=backward,
         answer=answer,
         human=np.array([_probability(row.get(human), human, where) for where, row in rows], dtype=np.float64),
         outside=outside,
-        length=log_length_ratio(texts["first"], texts["second"]),
+        length=log_length_ratio([pair.first for pair in pairs], [pair.second for pair in pairs]),
         own=own_side([row.get(settings.own) for _, row in rows]) if settings.own else None,
         system=_system([row.get(settings.system) for _, row in rows], settings.system),
     )
+
+
+def _texts(row: Mapping[str, Any], where: str) -> Comparison:
+    """The texts of a row, of conversations, too. Errors: DataError."""
+    return comparison_of({name: row[name] for name in ("prompt", "first", "second") if name in row}, where)
 
 
 def _system(values: Sequence[object], column: str) -> Floats:

@@ -15,6 +15,7 @@ from amenable.recipes.environment import command_of, versions
 from amenable.recipes.judges import kind_of
 from amenable.report.page import Block, Cards, Column, Headline, Headlines, Report, SampleCard, Section, Table
 from amenable.runs import Row
+from amenable.task.preferences import Comparison
 
 SHOWN = 40  # pairs to read in the page
 
@@ -24,6 +25,7 @@ class Labelled:
     """What the run found. `cost`: sums of seconds and, for a server, of requests, tokens and cached answers."""
 
     rows: Sequence[Row]
+    pairs: Sequence[Comparison]
     judgements: Sequence[Judgement]
     before: Sequence[Canary]
     during: Sequence[Canary]
@@ -52,16 +54,15 @@ def build_report(settings: Any, found: Labelled, minutes: Mapping[str, float], m
 
 
 def _summary(settings: Any, found: Labelled) -> list[str]:
-    labels = [row["label"] for row in found.rows]
-    decided = sum(label is not None and label != 0.5 for label in labels)
+    verdicts = Counter(row["verdict"] for row in found.rows)
     lines = [
-        f"{decided:,} of {len(labels):,} pairs have a preferred answer, {sum(x == 0.5 for x in labels):,} are ties, "
-        f"{sum(x is None for x in labels):,} are missing."
+        f"{verdicts['first'] + verdicts['second']:,} of {len(found.rows):,} pairs have a winner, {verdicts['tie']:,} are "
+        f"ties, {verdicts[None]:,} are missing."
     ]
     same, n = same_position(found.judgements)
     if n and same / n > 0.5:
         lines.append(
-            f"The judge followed the position, not the answers, in {same} of {n} pairs: those labels are ties."
+            f"The judge followed the position, not the answers, in {same} of {n} pairs: their verdict is a tie."
         )
     if not is_asked(settings.judge):
         lines.append("Each answer is scored for itself: the order cannot matter.")
@@ -76,9 +77,9 @@ def is_asked(judge: str) -> bool:
 
 
 def _result(settings: Any, found: Labelled) -> list[Block]:
-    rows, judgements = found.rows, found.judgements
+    rows, judgements, prompts = found.rows, found.judgements, [pair.prompt for pair in found.pairs]
     asked, both = is_asked(settings.judge), is_asked(settings.judge) and settings.both_orders
-    given, prompts = [row["given"] for row in rows], [row["prompt"] for row in rows]
+    given = [row["given"] for row in rows]
     same = wilson(*same_position(judgements))
     flips = wilson(sum(j.consistent is False for j in judgements), sum(j.consistent is not None for j in judgements))
     outside = _mean([row["outside"] for row in rows])
@@ -97,7 +98,8 @@ def _result(settings: Any, found: Labelled) -> list[Block]:
         if both:
             ways += [
                 ("consistent pairs alone", [row["label"] if row["consistent"] else None for row in rows]),
-                ("both orders averaged, flips and all (the paper)", [j.averaged for j in judgements]),
+                ("both orders averaged", [j.averaged for j in judgements]),
+                ("both orders averaged, a flip is a tie", [j.p_first for j in judgements]),
                 ("the file's order alone", [j.forward.p_first for j in judgements]),
                 (
                     "the other order alone",
@@ -168,20 +170,19 @@ def _cost(found: Labelled) -> Table:
 def _cards(found: Labelled) -> Cards:
     step = max(1, len(found.rows) // SHOWN)
     cards = []
-    for row in found.rows[::step][:SHOWN]:
+    for row, pair in list(zip(found.rows, found.pairs, strict=True))[::step][:SHOWN]:
         label = row["label"]
-        kind = "missing" if label is None else "tie" if label == 0.5 else "first" if label > 0.5 else "second"
         said = "\n\n".join(filter(None, [row["rationale"], row["rationale_backward"]]))
         numbers = f"P(first) = {'missing' if label is None else f'{label:.3f}'}"
         if row["given"] is not None:
             numbers += f", the file says {row['given']:g}"
         cards.append(
             SampleCard(
-                row["id"],
-                row["prompt"],
+                pair.id,
+                pair.prompt,
                 feedback=f"{numbers}\n\n{said}".strip(),
-                refinement=f"FIRST\n{row['first']}\n\nSECOND\n{row['second']}",
-                arm=kind,
+                refinement=f"FIRST\n{pair.first}\n\nSECOND\n{pair.second}",
+                arm=row["verdict"] or "missing",
             )
         )
     return Cards("Some of the pairs", cards, "Evenly spaced through the file.", refinement_label="The two answers")

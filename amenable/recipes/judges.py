@@ -4,7 +4,7 @@
     MODEL@http://HOST/v1   the same behind an OpenAI-compatible server
     likelihood:MODEL       mean log-probability a token of the answer; asks nothing
     pmi:MODEL              log p(y|x) - log p(y); pmi-mean:MODEL the same a token
-    reward:FOLDER          a reward model, as `amenable run reward-model` writes it
+    reward:FOLDER          a reward model, or the run folder of the `amenable run reward-model` that made it
     FILE.py:FUNCTION       f(prompts, first, second) -> [P(first is better)], or f(prompts, completions, **columns) -> [score]
 
 The last two kinds of function are told apart by their parameters.
@@ -12,7 +12,6 @@ The last two kinds of function are told apart by their parameters.
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import re
 from collections.abc import Callable
@@ -20,8 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from amenable.config import nearest
-from amenable.errors import ConfigError
+from amenable.errors import ConfigError, nearest
 from amenable.feedback.client import ChatClient, Endpoint
 from amenable.feedback.function import FunctionScore
 from amenable.feedback.judging import PairJudge, Rater
@@ -31,6 +29,7 @@ from amenable.feedback.questions import Question
 from amenable.feedback.score_judge import FunctionJudge, ScoreJudge
 from amenable.feedback.server_judge import ServerJudge, ServerRater
 from amenable.policy.loading import load_policy
+from amenable.user_code import function_named
 
 JUDGES = "MODEL, MODEL@http://HOST/v1, likelihood:MODEL, pmi:MODEL, pmi-mean:MODEL, reward:FOLDER or FILE.py:FUNCTION"
 
@@ -67,7 +66,7 @@ def judge_named(text: str, asking: Asking) -> PairJudge:
         client = _client(text, asking)
         return ServerJudge(client, asking.question, logprobs=asking.logprobs, rationale_tokens=asking.rationale_tokens)
     if kind == "function":
-        function = function_named(text)
+        function = function_named(text, parameters="prompts, first, second")
         if takes(function, "second"):
             return FunctionJudge(function, folder=asking.folder / "failed")
         return ScoreJudge(_scored(function, asking), temperature=asking.temperature)
@@ -83,14 +82,14 @@ def rater_named(text: str, asking: Asking) -> Rater:
         client = _client(text, asking)
         return ServerRater(client, asking.question, logprobs=asking.logprobs, rationale_tokens=asking.rationale_tokens)
     if kind == "function":
-        function = function_named(text)
+        function = function_named(text, parameters="prompts, completions, **columns")
         if takes(function, "second"):
             raise ConfigError(f"{text} compares two answers, and one is to be rated", "give f(prompts, completions)")
         return _scored(function, asking)
     if kind == "reward":
         from amenable.feedback.reward_model import load_reward_model
 
-        rater: Rater = load_reward_model(Path(name), dtype=asking.dtype, too_long="missing")
+        rater: Rater = load_reward_model(_reward_folder(name), dtype=asking.dtype, too_long="missing")
         return rater
     if kind in _MEASURES:
         return LikelihoodScore(_policy(name, asking), _MEASURES[kind], chat=asking.chat)
@@ -117,30 +116,6 @@ def kind_of(text: str) -> tuple[str, str]:
     return kind, name
 
 
-def function_named(text: str) -> Callable[..., Any]:
-    """The function of FILE.py:FUNCTION. Errors: ConfigError with the line of the file."""
-    place, _, name = text.rpartition(":")
-    path = Path(place).expanduser()
-    if not path.is_file():
-        raise ConfigError(f"there is no file {place}", f"check the path in {text}")
-    spec = importlib.util.spec_from_file_location(f"_judge_{path.stem}", path.resolve())
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"{place} cannot be imported", "give a Python file")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ConfigError(f"{place} cannot be run: {type(error).__name__}: {error}", "mend it first") from error
-    found = getattr(module, name, None)
-    if found is None:
-        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise ConfigError(f"{place} has no {name!r}", nearest(name, known) if known else "define it there")
-    if not callable(found) or inspect.isclass(found):
-        raise ConfigError(f"{text} is no function", f"write def {name}(prompts, first, second): ...")
-    function: Callable[..., Any] = found
-    return function
-
-
 def takes(function: Callable[..., Any], parameter: str) -> bool:
     """Whether a function prefers (it has `second`) or scores."""
     try:
@@ -148,6 +123,13 @@ def takes(function: Callable[..., Any], parameter: str) -> bool:
     except (TypeError, ValueError):
         return False
     return parameter in names or (len(names) >= 3 and names[1] not in ("completions", "completion"))
+
+
+def _reward_folder(name: str) -> Path:
+    """The model's folder; of the run that made it, the one that it left."""
+    path = Path(name).expanduser()
+    left = path / "model"
+    return left if (left / "config.json").is_file() and not (path / "config.json").is_file() else path
 
 
 class _Named(FunctionScore):

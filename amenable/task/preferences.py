@@ -122,15 +122,28 @@ def load_comparisons(
     Errors: DataError for a row that is no pair (file, line, what is wrong, how to mend it), and for no pairs at all;
     ConfigError for a split that cannot be.
     """
+    return [pair for pair, _ in _read(source, limit, split, seed)]
+
+
+def load_with_rows(
+    source: str | Path, *, limit: int | None = None, split: str | None = None, seed: int = 0
+) -> list[tuple[Comparison, Row]]:
+    """The same pairs, each with its row as it stood there: whoever writes the pairs again can keep its other columns."""
+    return list(_read(source, limit, split, seed))
+
+
+def _read(source: str | Path, limit: int | None, split: str | None, seed: int) -> Iterator[tuple[Comparison, Row]]:
     if limit is not None and limit < 1:
         raise ConfigError(f"limit={limit} pairs cannot be read", "give a number from 1, or none for all")
     rows, by_prompt = _rows(source, split)
-    pairs = (comparison_of(row, where, seed=seed) for where, row in rows)
-    found = list(islice((pair for pair in pairs if not by_prompt or pair.split == split), limit))
+    pairs = ((comparison_of(row, where, seed=seed), row) for where, row in rows)
+    found = False
+    for pair, row in islice(((pair, row) for pair, row in pairs if not by_prompt or pair.split == split), limit):
+        found = True
+        yield pair, row
     if not found:
         part = f" in its part {split!r}" if by_prompt else ""
         raise DataError(f"{source} holds no pairs of answers{part}.", _FORMATS)
-    return found
 
 
 def comparison_of(row: Row, where: str, *, seed: int = 0) -> Comparison:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amenable.errors import ConfigError, DataError
-from amenable.evaluation.interval import Estimate, bootstrap_mean, no_data, paired_difference, wilson
+from amenable.evaluation.interval import Estimate, bootstrap_mean, no_data, paired_difference, student_quantile, wilson
 
 
 def test_text_of_a_share() -> None:
@@ -203,3 +203,17 @@ def test_pairing_refuses_unequal_sides() -> None:
         paired_difference(np.zeros((3, 2)), np.zeros((3, 4)))
     with pytest.raises(DataError, match="not \\(tasks,\\)"):
         paired_difference(np.zeros((3, 2, 1)), np.zeros((3, 2, 1)))
+
+
+@pytest.mark.parametrize(
+    ("probability", "freedom", "t"),
+    [(0.975, 1, 12.7062), (0.975, 4, 2.77645), (0.95, 10, 1.81246), (0.025, 4, -2.77645), (0.5, 3, 0.0), (0.975, 200, 1.97190)],
+)  # fmt: skip
+def test_students_quantile_is_that_of_the_tables(probability: float, freedom: int, t: float) -> None:
+    assert student_quantile(probability, freedom) == pytest.approx(t, rel=1e-4, abs=1e-9)
+
+
+@pytest.mark.parametrize(("probability", "freedom"), [(1.0, 4), (0.0, 4), (0.9, 0)])
+def test_students_law_has_no_such_quantile(probability: float, freedom: int) -> None:
+    with pytest.raises(DataError, match="no quantile"):
+        student_quantile(probability, freedom)

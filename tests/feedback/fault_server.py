@@ -97,7 +97,62 @@ def stalled(connection: socket.socket, seconds: float = 30.0) -> None:
         time.sleep(0.05)
 
 
+def dripped(connection: socket.socket, seconds: float = 30.0) -> None:
+    """A right answer, a byte of its body now and then."""
+    body = b'{"choices": [{"message": {"content": "1"}}]}' + b" " * 10_000
+    connection.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode())
+    until = time.monotonic() + seconds
+    for byte in body:
+        if time.monotonic() > until:
+            return
+        connection.sendall(bytes([byte]))
+        time.sleep(0.05)
+
+
+def silent(connection: socket.socket, seconds: float = 30.0) -> None:
+    """Nothing at all, until whoever asked goes away."""
+    connection.settimeout(seconds)
+    connection.recv(1)
+
+
 def flooded(connection: socket.socket) -> None:
     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 4000000000\r\n\r\n")
     for _ in range(4000):
         connection.sendall(b"x" * 1_000_000)
+
+
+def _lie(body: str) -> Callable[[socket.socket], bytes | None]:
+    return lambda connection: http(200, body)
+
+
+def _status(status: int, **headers: str) -> Callable[[socket.socket], bytes | None]:
+    return lambda connection: http(status, "no", **headers)
+
+
+FAULTS: dict[str, Callable[[socket.socket], bytes | None]] = {
+    "drops": dropped,  # type: ignore[dict-item]
+    "truncates": lambda connection: b'HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{"choices": [',
+    "floods": flooded,  # type: ignore[dict-item]
+    "is no HTTP": lambda connection: b"\x00\xff\x00 hello\r\n\r\n",
+    "says 500": _status(500),
+    "says 503": _status(503),
+    "says 408": _status(408),
+    "says 409": _status(409),
+    "says 429": _status(429, Retry_After="0"),
+    "lies: HTML": _lie("<html>login</html>"),
+    "lies: no choices": _lie('{"choices": []}'),
+    "lies: no text": _lie('{"choices": [{"message": {"content": null}}]}'),
+    "lies: a list": _lie("[1]"),
+    "lies: choices are no list": _lie('{"choices": {"message": "1"}}'),
+    "lies: half of it": _lie('{"choices": [{"message": {"content": "1"'),
+    "lies: deep": _lie("[" * 100_000),
+    "lies: zipped": lambda connection: http(200, "not zipped", Content_Encoding="gzip"),
+}
+"""Faults that another try may be spared: how the server treats one request."""
+
+DELAYS: dict[str, Callable[[socket.socket], bytes | None]] = {
+    "hangs": silent,  # type: ignore[dict-item]
+    "drips its head": stalled,  # type: ignore[dict-item]
+    "drips its body": dripped,  # type: ignore[dict-item]
+}
+"""Faults that only a deadline ends."""

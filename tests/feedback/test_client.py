@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from feedback.fault_server import answer, dropped, flooded, http, serving, stalled
+from feedback.fault_server import DELAYS, FAULTS, answer, http, serving
 
 from amenable.errors import ConfigError, FeedbackError
 from amenable.feedback.client import ChatClient, Endpoint, _retry_after
@@ -55,29 +55,10 @@ def test_other_parameters_are_another_question(tmp_path: Path) -> None:
         assert (sent["temperature"], sent["max_tokens"], sent["model"]) == (0.5, 256, "m")
 
 
-FAULTS = {
-    "drops": lambda connection: dropped(connection),
-    "truncates": lambda connection: b'HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{"choices": [',
-    "floods": flooded,
-    "is no HTTP": lambda connection: b"\x00\xff\x00 hello\r\n\r\n",
-    "says 500": lambda connection: http(500, "no"),
-    "says 503": lambda connection: http(503),
-    "says 408": lambda connection: http(408),
-    "says 409": lambda connection: http(409),
-    "says 429": lambda connection: http(429, Retry_After="0"),
-    "lies: HTML": lambda connection: http(200, "<html>login</html>"),
-    "lies: no choices": lambda connection: http(200, '{"choices": []}'),
-    "lies: no text": lambda connection: http(200, '{"choices": [{"message": {"content": null}}]}'),
-    "lies: a list": lambda connection: http(200, "[1]"),
-    "lies: deep": lambda connection: http(200, "[" * 100_000),
-    "lies: zipped": lambda connection: http(200, "not zipped", Content_Encoding="gzip"),
-}
-
-
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_tried_again_and_the_answer_comes(fault: str, tmp_path: Path) -> None:
     def treat(number: int, request: dict[str, Any], connection: socket.socket) -> bytes | None:
-        return FAULTS[fault](connection) if number == 0 else answer("right")  # type: ignore[no-untyped-call, no-any-return]
+        return FAULTS[fault](connection) if number == 0 else answer("right")
 
     with serving(treat) as server:
         assert client(server.url, tmp_path).ask(["p"]) == ["right"]
@@ -93,9 +74,10 @@ def test_what_never_comes_is_missing_with_its_reason_and_not_kept(tmp_path: Path
         assert len(list(tmp_path.rglob("*.json"))) == 1
 
 
-def test_a_server_that_drips_meets_the_deadline(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fault", DELAYS)
+def test_a_server_that_hangs_or_drips_meets_the_deadline(fault: str, tmp_path: Path) -> None:
     def treat(number: int, request: dict[str, Any], connection: socket.socket) -> bytes | None:
-        return stalled(connection) if said(request) == "slow" else answer("ok")
+        return DELAYS[fault](connection) if said(request) == "slow" else answer("ok")
 
     began = time.monotonic()
     with serving(treat) as server:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import math
 import random
 from collections.abc import Sequence
@@ -11,7 +12,16 @@ from pathlib import Path
 import pytest
 
 from amenable.errors import ConfigError, DataError, FeedbackError
-from amenable.feedback.canaries import CANARIES, Canary, complaints, pair_canaries, score_canaries, together
+from amenable.feedback.canaries import (
+    CANARIES,
+    Canary,
+    CanaryScores,
+    canary_scores,
+    complaints,
+    pair_canaries,
+    score_canaries,
+    together,
+)
 from amenable.feedback.judging import (
     AgainstReference,
     Answer,
@@ -66,8 +76,18 @@ def test_a_judge_that_likes_a_position_gives_ties() -> None:
     assert [(j.p_first, j.consistent) for j in found] == [(0.5, False)] * 3
     assert same_position(found) == (3, 3)
     assert first_shown(found) == (6, 6)
-    assert found[2].averaged is not None  # the paper's label is there for who wants it
-    assert found[2].averaged > 0.5
+    assert {j.verdict for j in found} == {"tie"}
+    for j, (a, b) in zip(
+        found, ((2, 1), (1, 3), (4, 1)), strict=True
+    ):  # the average keeps the side that it takes besides
+        assert j.averaged == pytest.approx(0.5 + (logistic(3 + 0.1 * (a - b)) - logistic(3 - 0.1 * (a - b))) / 2)
+    assert [j.averaged > 0.5 for j in found if j.averaged is not None] == [True, False, True]
+
+
+def test_a_judge_that_knows_nothing_has_an_average_of_exactly_a_half() -> None:
+    """(0.9 + 1 - 0.9) / 2 is less than 0.5 in floating point: a winner out of nothing."""
+    for p in (0.9, 0.7, 0.1, 1 / 3):
+        assert reconciled(Answer(p, 0.0), Answer(p, 0.0)).averaged == 0.5
 
 
 def test_swapping_a_pair_swaps_its_judgement() -> None:
@@ -92,6 +112,7 @@ def test_one_order_says_nothing_about_consistency() -> None:
     assert (j.backward, j.consistent) == (None, None)
     assert same_position([j]) == (0, 0)
     assert j.averaged == j.p_first
+    assert j.verdict == "first"
 
 
 @pytest.mark.parametrize("gone", ["forward", "backward", "both"])
@@ -100,7 +121,7 @@ def test_a_missing_order_is_a_missing_judgement(gone: str) -> None:
     there = sure if gone == "backward" else missing
     back = sure if gone == "forward" else missing
     j = reconciled(there, back)
-    assert (j.p_first, j.consistent, j.averaged) == (None, None, None)
+    assert (j.p_first, j.consistent, j.averaged, j.verdict) == (None, None, None, None)
     assert j.missing == "no answer came"
     assert math.isnan(j.outside) if gone == "both" else j.outside == 0.2
     assert mean_outside([j]) == (None if gone == "both" else 0.2)
@@ -200,6 +221,44 @@ def test_a_score_that_obeys_orders_is_found_out() -> None:
     assert (colon.lost, colon.failed, colon.mean) == (2, False, 0.1)
     assert (orders.won, orders.failed, orders.mean) == (2, True, 10.0)
     assert "no answer to 2 questions" in empty.text()
+
+
+def test_a_score_is_held_against_its_canaries_and_the_report_says_which_won_with_which_mean() -> None:
+    def obeys(prompts: Sequence[str], completions: Sequence[str], **columns: object) -> list[float | None]:
+        return [10.0 if "answer 10" in text else len(text) / 10 for text in completions]
+
+    def reads(prompts: Sequence[str], completions: Sequence[str], **columns: object) -> list[float | None]:
+        return [
+            float(sum(word in text for word in prompt.split()))
+            for prompt, text in zip(prompts, completions, strict=True)
+        ]
+
+    prompts, honest = ["red apple", "green pear", "sour plum"], ["a red apple", "one green pear", "this plum is sour"]
+    fooled = canary_scores(obeys, prompts, honest)
+    assert not fooled.trusted
+    [orders] = fooled.failed
+    assert (orders.name, orders.won, orders.n, orders.mean) == ("orders", 3, 3, 10.0)
+    assert fooled.honest == pytest.approx(sum(map(len, honest)) / 30)
+    assert fooled.lines() == [
+        "canary 'orders' WON: it beat 3, tied 0 of 3 honest answers, mean 10.00; honest answers 1.40"
+    ]
+    sound = canary_scores(reads, prompts, honest)
+    assert sound.trusted
+    assert (sound.failed, sound.lines(), sound.honest, sound.n) == ((), [], 2.0, 3)
+    assert [(canary.lost, canary.mean) for canary in sound.canaries] == [(3, 0.0)] * 3
+    alike = canary_scores(lambda prompts, completions, **_: [1.0] * len(prompts), prompts, honest)
+    assert [(canary.tied, canary.failed) for canary in alike.canaries] == [(3, True)] * 3  # it cannot tell them apart
+    assert CanaryScores.from_row(json.loads(json.dumps(fooled.as_row()))) == fooled
+
+
+def test_canaries_of_a_score_that_has_no_answer_are_not_called_sound() -> None:
+    silent = canary_scores(lambda prompts, completions, **_: [None] * len(prompts), ["p", "q"], ["a", "b"])
+    assert (silent.honest, silent.unscored, silent.failed, silent.trusted) == (None, 2, (), False)
+    assert len(silent.lines()) == 3
+    with pytest.raises(DataError, match="1 prompts"):
+        canary_scores(lambda prompts, completions, **_: [], ["p"], [])
+    with pytest.raises(FeedbackError, match="1 scores of 4 texts"):
+        canary_scores(lambda prompts, completions, **_: [1.0], ["p"], ["a"])
 
 
 def test_canaries_add_up_over_a_run() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from feedback.fault_server import answer, dropped, http, serving, stalled
+from feedback.fault_server import DELAYS, FAULTS, answer, http, serving
 
 from amenable.errors import FeedbackError
 from amenable.feedback.client import ChatClient, Endpoint, Refused
@@ -166,34 +166,101 @@ def test_a_server_that_refuses_everything_is_an_error(tmp_path: Path) -> None:
             assert refused.value.status == status
 
 
-FAULTS: dict[str, Callable[[socket.socket], bytes | None]] = {
-    "says 429": lambda connection: http(429, Retry_After="0"),
-    "says 500": lambda connection: http(500, "no"),
-    "truncates": lambda connection: b'HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{"choices": [',
-    "truncated JSON": lambda connection: http(200, '{"choices": [{"message": {"content": "1"'),
-    "drops": dropped,  # type: ignore[dict-item]
-    "no text": lambda connection: http(200, '{"choices": [{"message": {"content": null}}]}'),
+def rating_by_tokens(number: int, request: dict[str, Any], connection: socket.socket) -> bytes:
+    """A rater that likes length: 3 plus the number of characters, with a tenth of its mass on words."""
+    if is_probe(request):
+        return listed("1", [("1", {"1": 0.9})])
+    rating = 3 + len(said(request).split("Answer:\n")[1].split("\n\nHow good")[0])
+    return listed(str(rating), [(str(rating), {str(rating): 0.9, "It": 0.1})])
+
+
+def pair_answers(judge_client: ChatClient) -> list[Any]:
+    """What a pair judge says of three pairs."""
+    return list(judged(ServerJudge(judge_client), ["p"] * 3, ["aaa", "a", "aa"], ["b", "bbb", "b"]))
+
+
+def ratings(judge_client: ChatClient) -> list[Any]:
+    """What a rater says of three answers."""
+    return list(ServerRater(judge_client).rate(["p"] * 3, ["aaa", "a", "aa"]))
+
+
+BOTH: dict[str, tuple[Treat, Callable[[ChatClient], list[Any]], int]] = {
+    "pairs": (by_tokens, pair_answers, 1 + 6),
+    "ratings": (rating_by_tokens, ratings, 1 + 3),
 }
 
 
+@pytest.fixture
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tries follow each other at once."""
+    monkeypatch.setattr("amenable.feedback.client.random.uniform", lambda low, high: 0.02)
+
+
+@pytest.mark.usefixtures("_soon")
+@pytest.mark.parametrize("asked", BOTH)
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_tried_again_and_the_judgement_is_the_same(fault: str, tmp_path: Path) -> None:
+def test_a_fault_is_tried_again_and_what_is_said_is_the_same(fault: str, asked: str, tmp_path: Path) -> None:
+    right, ask, questions = BOTH[asked]
+
     def treat(number: int, request: dict[str, Any], connection: socket.socket) -> bytes | None:
-        return FAULTS[fault](connection) if number in (0, 3, 5) else by_tokens(number, request, connection)
+        return FAULTS[fault](connection) if number in (0, 2, 4) else right(number, request, connection)
 
-    pairs = ["p"] * 3, ["aaa", "a", "aa"], ["b", "bbb", "b"]
-    with serving(by_tokens) as server:
-        right = judged(ServerJudge(client(server.url, tmp_path / "right")), *pairs)
+    with serving(right) as server:
+        expected = ask(client(server.url, tmp_path / "right"))
     with serving(treat) as server:
-        judge = ServerJudge(client(server.url, tmp_path / "faults", parallel=1, tries=9))
-        assert judged(judge, *pairs) == right
-        assert len(server.requests) == 3 + 7
+        asking = client(server.url, tmp_path / "faults", parallel=1, tries=9)
+        assert ask(asking) == expected
+        assert len(server.requests) == questions + 3 == asking.spent.requests
+        assert asking.spent.missing == 0
 
 
-def test_a_question_that_hangs_is_missing_in_time_and_half_a_judgement_is_none(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("_soon")
+@pytest.mark.parametrize("asked", BOTH)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_never_comes_is_missing_with_its_reason_and_the_rest_is_there(
+    fault: str, asked: str, tmp_path: Path
+) -> None:
+    right, ask, _ = BOTH[asked]
+
+    def treat(number: int, request: dict[str, Any], connection: socket.socket) -> bytes | None:
+        gone = not is_probe(request) and "aaa" in said(request)
+        return FAULTS[fault](connection) if gone else right(number, request, connection)
+
+    with serving(treat) as server:
+        asking = client(server.url, tmp_path, parallel=1, tries=2)
+        lost, *rest = ask(asking)
+    value = (lambda found: found.p_first) if asked == "pairs" else (lambda found: found.rating)
+    assert value(lost) is None
+    assert math.isnan(lost.outside)
+    [reason] = asking.spent.reasons
+    assert reason
+    assert lost.missing == f"no answer came: {reason}"
+    assert all(value(found) is not None for found in rest)
+    kept = [path for path in tmp_path.rglob("*.json") if "aaa" in path.read_text()]
+    assert kept == []  # it is asked again next time
+
+
+@pytest.mark.parametrize("asked", BOTH)
+@pytest.mark.parametrize("fault", DELAYS)
+def test_a_question_that_hangs_or_drips_is_missing_in_time(fault: str, asked: str, tmp_path: Path) -> None:
+    right, ask, _ = BOTH[asked]
+
+    def treat(number: int, request: dict[str, Any], connection: socket.socket) -> bytes | None:
+        slow = not is_probe(request) and "aaa" in said(request)
+        return DELAYS[fault](connection) if slow else right(number, request, connection)
+
+    with serving(treat) as server:
+        asking = client(server.url, tmp_path, deadline=2.0)
+        lost, *rest = ask(asking)
+    assert any("no answer within 2 s" in reason for reason in asking.spent.reasons)
+    assert "no answer within 2 s" in lost.missing
+    assert all((found.p_first if asked == "pairs" else found.rating) is not None for found in rest)
+
+
+def test_half_a_judgement_is_none(tmp_path: Path) -> None:
     def treat(number: int, request: dict[str, Any], connection: socket.socket) -> bytes | None:
         if not is_probe(request) and longer(request) < 0.5 and "slow" in said(request):
-            return stalled(connection)  # type: ignore[func-returns-value]
+            return DELAYS["hangs"](connection)
         return by_tokens(number, request, connection)
 
     with serving(treat) as server:
@@ -201,8 +268,19 @@ def test_a_question_that_hangs_is_missing_in_time_and_half_a_judgement_is_none(t
         slow, fast = judged(judge, ["slow", "p"], ["aaa", "aaa"], ["b", "b"])
     assert fast.p_first is not None
     assert slow.forward.p_first is not None  # one order came
-    assert (slow.p_first, slow.consistent) == (None, None)
+    assert (slow.p_first, slow.averaged, slow.verdict, slow.consistent) == (None, None, None, None)
     assert "no answer within 2 s" in slow.missing
+
+
+@pytest.mark.parametrize("asked", BOTH)
+def test_a_budget_ends_the_asking_and_what_came_is_not_asked_again(asked: str, tmp_path: Path) -> None:
+    right, ask, questions = BOTH[asked]
+    with serving(right) as server:
+        with pytest.raises(FeedbackError, match="budget for m is spent: 3 requests"):
+            ask(client(server.url, tmp_path, requests=3))
+        assert len(server.requests) == 3
+        assert len(ask(client(server.url, tmp_path))) == 3
+        assert len(server.requests) == questions
 
 
 def test_an_interrupted_labelling_asks_only_for_the_rest(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from amenable.cli import main
+from amenable.errors import ModelError
 from amenable.evaluation.preference import length_corrected, win_rate
+from amenable.feedback.reward_model import load_reward_model
 from amenable.recipes.compare import CompareSettings, plan
 from amenable.recipes.compare_runs import read_side
 
@@ -172,6 +174,77 @@ def test_what_people_say_of_the_pairs_is_read_back(
     labelled.write_text('{"prompt": "another", "first": "a", "second": "b", "label": 1}\n')
     assert main(["compare", *runs, f"labels={labelled}", "--out", str(tmp_path / "none")]) == 3
     assert "has a label of none of the 48 pairs" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def reward(writer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of a real, small reward model, for which adding 3 is better than adding anything else."""
+    folder = tmp_path_factory.mktemp("reward")
+    rows = [
+        {"prompt": f"def f{i}(x):\n", "chosen": "    return x + 3\n", "rejected": f"    return x + {1 + i % 2}\n"}
+        for i in range(40)
+    ]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["run", "reward-model", f"data={folder / 'pairs.jsonl'}", f"model={writer}", "dtype=float32", "depth=1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AMENABLE_CACHE", str(folder / "cache"))
+        assert main([*command, "folds=3", "threads=1", "--out", str(folder / "threes")]) == 0
+    return folder / "threes"
+
+
+def test_a_reward_model_decides(
+    runs: tuple[str, str], reward: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the folder of the run, or of the model in it: the higher reward wins, and both sides' rewards are told."""
+    capsys.readouterr()
+    out = tmp_path / "out"
+    assert main(["compare", *runs, f"reward={reward}", "pairs=0", "dtype=float32", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert f"all pairs decided by reward={reward}" in said
+    model = load_reward_model(reward / "model", dtype="float32")
+    pairs = in_pairs(*runs)
+    prompts = [x["prompt"] for x, _ in pairs]
+    scores = [model(prompts, [pair[side]["text"] for pair in pairs]) for side in (0, 1)]
+    kept = rows_of(str(out), "reward 0")
+    found = {(row["a"], row["b"]) for chunk in ("0", "16", "32") for row in rows_of(str(out), f"reward {chunk}")}
+    assert len(kept) == 16
+    for a, b in zip(*scores, strict=True):
+        assert any(a == pytest.approx(x, abs=1e-3) and b == pytest.approx(y, abs=1e-3) for x, y in found)
+    p = [0.5 if x["text"] == y["text"] else float(a > b) for (x, y), a, b in zip(pairs, *scores, strict=True)]  # type: ignore[operator]
+    rate = win_rate(p, prompts=prompts)
+    assert 0 < rate.rate.value < 1
+    assert f"By reward threes, A wins {rate.rate.text(percent=True)}" in said
+    assert any(line.startswith("reward threes") for line in said.splitlines())  # the rewards of both, a number more
+    assert (
+        main(
+            [
+                "compare",
+                *runs,
+                f"reward={reward / 'model'}",
+                "pairs=0",
+                "dtype=float32",
+                "--out",
+                str(tmp_path / "again"),
+            ]
+        )
+        == 0
+    )
+    again = capsys.readouterr().out
+    assert f"By reward threes/model, A wins {rate.rate.text(percent=True)}" in again
+    assert rows_of(str(tmp_path / "again"), "reward 0") == kept
+
+
+def test_what_is_no_reward_model_is_refused(
+    runs: tuple[str, str], writer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder, complaint in (
+        (writer, "has 2 labels: a reward is one number"),
+        (tmp_path / "none", "is not a model folder"),
+    ):
+        code = main(["compare", *runs, f"reward={folder}", "--out", str(tmp_path / f"out-{folder.name}")])
+        said = capsys.readouterr().err
+        assert code == ModelError.exit_code, said
+        assert complaint in said
 
 
 def test_other_stages_can_be_named(runs: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

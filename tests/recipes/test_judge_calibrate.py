@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from amenable import durable
 from amenable.cli import main
 from amenable.errors import ConfigError, DataError
 from amenable.evaluation.agreement import alignment
@@ -96,6 +99,92 @@ def test_the_command_prints_and_writes_the_page(tmp_path: Path, capsys: pytest.C
         slope * math.log(alone["label"] / (1 - alone["label"]))
     )
     assert main(["judge", "calibrate", f"labelled={path}", "own=own", "--out", str(folder)]) == 0  # again, the same
+
+
+def in_child(arguments: list[str], *, die_at: int) -> int:
+    """The exit status of a command in a process of its own that is killed at its n-th operation on the disk."""
+    pid = os.fork()
+    if pid == 0:
+        seen = 0
+
+        def hook(operation: str, path: Path) -> None:
+            nonlocal seen
+            seen += 1
+            if seen == die_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        durable.hook = hook
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+            os.dup2(nowhere.fileno(), 2)
+        try:
+            os._exit(main(arguments))
+        except BaseException:
+            os._exit(99)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_by_both_of_its_names_killed_and_gone_on_with_the_same_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path, rows_of(BIASED, 60, labelled=40))
+    whole = tmp_path / "whole"
+    assert main(["judge", "calibrate", path, "folds=2", "--out", str(whole)]) == 0
+    assert main(["run", "judge-calibrate", f"labelled={path}", "folds=2", "--out", str(tmp_path / "run")]) == 0
+    names = ("calibration.json", "calibrated.jsonl")
+    for name in names:
+        assert (tmp_path / "run" / name).read_bytes() == (whole / name).read_bytes()
+    killed = 0
+    for at in (1, 4, 7, 10, 13):
+        cut = tmp_path / f"cut-{at}"
+        status = in_child(["judge", "calibrate", path, "folds=2", "--out", str(cut)], die_at=at)
+        if status == 0:
+            break
+        assert status == -signal.SIGKILL
+        killed += 1
+        given = [path, "folds=2"] if not (cut / "config.yaml").exists() else []
+        assert main(["judge", "calibrate", *given, "--out", str(cut)]) == 0
+        for name in names:
+            assert (cut / name).read_bytes() == (whole / name).read_bytes(), f"{name} after operation {at}"
+    assert killed >= 2
+    capsys.readouterr()
+
+    def stopped(*given: Any) -> None:
+        raise KeyboardInterrupt
+
+    folder = tmp_path / "told"
+    with monkeypatch.context() as patch:
+        patch.setattr("amenable.recipes.judge_calibrate.findings", stopped)
+        assert main(["judge", "calibrate", path, "folds=2", "--out", str(folder)]) == 130
+    said = capsys.readouterr().err
+    hint = next(line for line in said.splitlines() if "to go on: " in line).split("to go on: ")[1]
+    assert hint == f"amenable run judge-calibrate --out {folder}"
+    assert main(hint.split()[1:]) == 0  # as it is told, word for word
+    assert (folder / "calibrated.jsonl").read_bytes() == (whole / "calibrated.jsonl").read_bytes()
+    assert main(["run"]) == 0
+    assert "judge-calibrate" in capsys.readouterr().out
+
+
+def test_conversations_and_ties_can_be_calibrated(tmp_path: Path) -> None:
+    rows = rows_of(BIASED, 120, labelled=120)
+    plain = written(tmp_path, rows)
+
+    def talk(row: dict[str, Any]) -> dict[str, Any]:
+        texts = {side: [{"role": "assistant", "content": row[side]}] for side in ("first", "second")}
+        return {**row, **texts, "prompt": [{"role": "user", "content": row["prompt"]}]}
+
+    talks = written(tmp_path, [talk(row) for row in rows], "talks.jsonl")
+    for answers in ("averaged", "tied"):
+        one, other = (found_of(path, answers=answers) for path in (plain, talks))
+        assert one.agreement == other.agreement
+        assert len(one.agreement) == 6
+    both, _ = read(JudgeCalibrateSettings(labelled=talks, answers="tied"))
+    flips = [row["consistent"] is False for row in rows]
+    assert sum(flips) > 10
+    assert [float(x) == 0.5 for x in both.answer] == flips
+    assert both.answer.tolist() == pytest.approx(
+        [row["label"] for row in rows]
+    )  # the label of these rows is the tied one
 
 
 def test_what_is_known_of_the_judge_is_found(tmp_path: Path) -> None:
