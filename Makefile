@@ -30,7 +30,7 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || { echo 'creating .venv with $(PYTHON)'; $(PYTHON) -m venv .venv; }
 	@echo 'installing into .venv (a few minutes the first time: torch is large)'
 	@$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
-	@$(PIP) -e '.[dev,hub]'
+	@$(PIP) -e '.[dev,hub,toxicity]'
 	@touch $@
 
 # what only the tests want: Python in WebAssembly, compiled at its first use; without it its tests are skipped

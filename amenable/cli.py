@@ -23,7 +23,7 @@ from amenable.config import describe, nearest, resolve
 from amenable.errors import AmenableError, ConfigError, ModelError, StorageError
 from amenable.export import export
 from amenable.progress import say
-from amenable.running import evaluate, judge, run, sample
+from amenable.running import compare, evaluate, judge, run, sample
 from amenable.serving.command import serve
 from amenable.terminal import Parser, ReaderGone, out
 
@@ -82,7 +82,8 @@ def _dispatch(arguments: list[str], *, debug: bool) -> int:
         "evaluate": evaluate,
         "sample": sample,
         "judge": judge,
-        "compare": _compare,
+        "score": _score,
+        "compare": compare,
         "models": _models,
         "doctor": _doctor,
         "selftest": _selftest,
@@ -115,6 +116,8 @@ usage: amenable COMMAND ...
                             draw from a target without training: qrs, rejection, importance, best-of-n
   judge PAIRS judge=JUDGE [key=value ...]
                             label pairs of answers by a judge; `judge calibrate` holds one against people
+  score CORPUS task=TASK [key=value ...]
+                            a number for each line or sentence: pep8, pii, toxicity, or a function of yours
   compare RUN_A RUN_B [judge=JUDGE | score=FILE.py:NAME | reward=DIR] [key=value ...]
                             two runs or two models side by side, paired by prompt: who wins, and by how much
   models                    named small models; `models fetch NAME`, `models check [NAME]`
@@ -130,23 +133,11 @@ usage: amenable COMMAND ...
   --help, --version, --debug (show tracebacks)"""
 
 
-def _compare(arguments: list[str], *, debug: bool) -> int:
-    from amenable.recipes.compare import RECIPE
-    from amenable.running import _carryout, _parser, recipe_help
+def _score(arguments: list[str], *, debug: bool) -> int:
+    from amenable.recipes.score import RECIPE
+    from amenable.running import _with_file
 
-    options = _parser("amenable compare", "RUN_A").intermixed(arguments)
-    if options.help:
-        out(recipe_help(RECIPE, "amenable compare RUN_A RUN_B [key=value ...]"))
-        return 0
-    known = {row.name for row in describe(RECIPE.settings)}
-    given = [*filter(None, [options.first]), *options.overrides]
-    runs = [part for part in given if part.split("=")[0] not in known]
-    if len(runs) not in (0, 2) or (not runs and options.out is None and not any(part[:2] == "a=" for part in given)):
-        told = f"{len(runs)} runs are named" + (f": {', '.join(runs)}" if runs else "")
-        raise ConfigError(f"{told}; two are compared", "amenable compare RUN_A RUN_B [judge=...] [key=value ...]")
-    rest = [part for part in given if part not in runs]
-    named = [f"{side}={name}" for side, name in zip("ab", runs, strict=False)]
-    return _carryout(RECIPE, options, [*named, *rest], debug=debug)
+    return _with_file(RECIPE, "score", "corpus", arguments, debug=debug)
 
 
 def _models(arguments: list[str], *, debug: bool) -> int:

@@ -40,15 +40,16 @@ ALLOWED: dict[str, set[str]] = {
     "stopping": set(),
     "runs": {"durable"},
     "config": set(),
+    "user_code": set(),
     "terminal": {"config"},
     "doctor": {"policy", "sandbox"},
     "export": {"durable", "task", "terminal"},
     "serving": {"policy", "terminal"},
-    "selftest": {"config", "policy", "target", "objective", "sampling", "method", "evaluation"},
+    "selftest": {"config", "user_code", "policy", "target", "objective", "sampling", "method", "evaluation"},
     "running": {"config", "terminal", "recipes", "report", "policy"},
     "recipes": {
         "policy", "sandbox", "task", "objective", "feedback", "target", "sampling", "game", "method",
-        "evaluation", "report", "runs", "durable", "config", "",
+        "evaluation", "report", "runs", "durable", "config", "user_code", "",
     },
     "cli": {
         "stopping", "config", "terminal", "running", "doctor", "selftest", "recipes", "policy", "sandbox", "report",

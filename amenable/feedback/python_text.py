@@ -32,6 +32,7 @@ from typing import Any
 import pycodestyle
 
 _EXCUSE = re.compile(r"(?<=# )no(?=(?:qa|pep8)\b)", re.IGNORECASE)
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _FILTERS = threading.RLock()  # warning filters belong to the process: two threads must not restore each other's
 
 
@@ -111,20 +112,30 @@ def pep8_violations(
     no tokenizer may see: null bytes, lone surrogates, a text on which pycodestyle itself fails. Violations are about
     style: `print "x"` has none, so ask for `compiles` as well.
     """
-    options = _options(select, ignore, max_line_length)
+    options = options_of(select, ignore, max_line_length)
     report = pycodestyle.BaseReport(options)
-    lines = io.StringIO(_EXCUSE.sub("--", text), newline=None).readlines()  # universal newlines and no others
-    unreadable = "\0" in text or any("\ud800" <= character <= "\udfff" for character in text)
+    lines = io.StringIO(excused(text), newline=None).readlines()  # universal newlines and no others
+    bad = unreadable(text)
     try:
         with silent():
             pycodestyle.Checker(lines=lines, options=options, report=report).check_all()
     except Exception:
-        unreadable = True
-    return int(report.file_errors) + unreadable
+        bad = True
+    return int(report.file_errors) + bad
+
+
+def excused(text: str) -> str:
+    """`text` with every `# noqa` made a comment like any other, of the same length."""
+    return _EXCUSE.sub("--", text)
+
+
+def unreadable(text: str) -> bool:
+    """Whether `text` holds what no tokenizer may see: null bytes, lone surrogates."""
+    return "\0" in text or _SURROGATE.search(text) is not None
 
 
 @lru_cache(maxsize=32)
-def _options(select: tuple[str, ...], ignore: tuple[str, ...], max_line_length: int) -> Any:
+def options_of(select: tuple[str, ...], ignore: tuple[str, ...], max_line_length: int) -> Any:
     """pycodestyle's settings, each given by name: what is not given it takes from the user's own configuration file."""
     default = tuple(pycodestyle.DEFAULT_IGNORE.split(","))
     guide = pycodestyle.StyleGuide(

@@ -31,6 +31,7 @@ from amenable import durable
 from amenable.errors import StorageError
 from amenable.feedback.reward_model import RewardModel, new_reward_model
 from amenable.method.loop import Optimisation
+from amenable.policy.packed import PackedLM
 from amenable.policy.quiet import quiet
 from amenable.recipes.reward_training import trained_reward_model
 from amenable.recipes.training import trained
@@ -55,7 +56,10 @@ def study(method: str, folder: Path) -> None:
         )
         said = [str(score) for score in model(["ab"], ["cd"])]
     else:
-        policy, metrics = trained(tiny_policy(), BUILDERS[method](), adapter="none", **settings)
+        prior = tiny_policy()
+        if method.startswith("Pretraining"):
+            prior = PackedLM.of(prior, value=method.endswith("awr"))
+        policy, metrics = trained(prior, BUILDERS[method](), adapter="none", **settings)
         said = policy.sample(["ab"], n=2, seed=3, decoding=Decoding(max_tokens=8)).texts
     run.stage("after", lambda: [{"text": text, "metrics": metrics[-1]} for text in said])
     run.close()

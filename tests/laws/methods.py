@@ -14,17 +14,21 @@ from typing import Any
 from tiny import tiny_policy
 
 import amenable.method
+from amenable.method.corpus import tokenised
 from amenable.method.fdpg import FDPG
 from amenable.method.imitation import Example, Imitation
 from amenable.method.ppo import PPO
 from amenable.method.preference import DPO, RewardModelling
+from amenable.method.pretraining import Pretraining
 from amenable.objective.divergence import ForwardKL, JensenShannon, ReverseKL
+from amenable.objective.pretraining import Objective
 from amenable.objective.reward import ExpectedReward
 from amenable.records import Decoding
 from amenable.sampling.proposal import Adaptive, Replay
 from amenable.target.posterior import Target
 from amenable.target.potential import constraint, tilt
 from amenable.task.preferences import Comparison
+from amenable.task.scored_corpus import ScoredDocument
 
 CONTEXTS = ["ab", "q: 1 ", "x"]
 PAIRS = [Comparison(f"q{i} ", "a" * (1 + i % 4), "b" * (1 + i % 3), float(i % 2)) for i in range(6)]
@@ -49,6 +53,17 @@ def matching(make: type[FDPG], objective: Any, **settings: Any) -> Any:
     )  # fmt: skip
 
 
+def pretraining(objective: Objective) -> Pretraining:
+    """5 steps on six documents of two segments each, the first two of them plain MLE; `policy.packed` learns from it."""
+    documents = [
+        ScoredDocument(f"{i}", "ab" * (2 + i) + "c" * 9, (4 + 2 * i, 13 + 2 * i), (i / 6, 0.0)) for i in range(6)
+    ]
+    return Pretraining(
+        tokenised(documents, tiny_policy().tokenizer), objective, eos=256, controls=(1, 2), tokens=5 * 32,
+        batch_tokens=32, length=16, switch_at=0.4, seed=1,
+    )  # fmt: skip
+
+
 BUILDERS: dict[str, Callable[[], Any]] = {
     "Imitation": lambda: Imitation([Example(f"q{i}", f"a{i * i}") for i in range(6)], epochs=3, batch_size=3, seed=1),
     "FDPG": lambda: matching(FDPG, JensenShannon, window=2, baseline="constant"),
@@ -56,9 +71,13 @@ BUILDERS: dict[str, Callable[[], Any]] = {
         FDPG, ForwardKL, proposal=Adaptive(every=2, by="tv", samples=8), baseline="target"
     ),
     "FDPG/replay": lambda: matching(FDPG, ReverseKL, proposal=Replay(0.5, 2), one_z=True),
+    "FDPG/value": lambda: matching(FDPG, ReverseKL, baseline="value"),
     "DPO": lambda: DPO(PAIRS, epochs=3, batch_size=3, seed=1),
     "RewardModelling": lambda: RewardModelling(PAIRS, epochs=3, batch_size=3, seed=1),
+    "Pretraining/awr": lambda: pretraining(Objective("awr", beta=0.5, alpha=0.5)),
+    "Pretraining/conditional": lambda: pretraining(Objective("conditional", threshold=0.0)),
     "PPO": lambda: matching(PPO, ExpectedReward(beta=0.2, of="log-potential"), epochs=3),
+    "PPO/value": lambda: matching(PPO, ExpectedReward(beta=0.2, of="log-potential"), epochs=2, baseline="value"),
 }
 
 

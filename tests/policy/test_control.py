@@ -108,7 +108,7 @@ def test_new_tokens_begin_like_the_others_which_stay() -> None:
     after = with_controls(before, placing="first")
     controls = controls_of(after)
     assert controls is not None
-    old, new = before.model.get_input_embeddings().weight, after.model.get_input_embeddings().weight
+    old, new = (one.model.get_input_embeddings().weight.detach() for one in (before, after))
     assert torch.equal(new[: len(old)], old)
     assert len(new) == len(old) + 2
     assert 0.5 < float(new[controls.good].norm() / old.norm(dim=1).mean()) < 2

@@ -1,0 +1,231 @@
+"""The documents of a corpus, one at a time and in one order: text files, rows with a text, a data set on the hub.
+
+    a file, a folder, a glob    each text file is a document, its id its path; .jsonl, .json and .gz hold rows
+    rows                        one JSON object a line with a field `text`; the id is the row's `id`, else FILE:LINE
+    NAME of the hub             streamed, never whole on the disk
+    python, python:all, ...     the sources of this machine's Python (`task.corpus`)
+
+A `Document` is what has to be read, not its text: reading is the work of whoever scores it, in another process perhaps. The
+order is that of the paths' names and of the lines, so that a count of documents says where to go on.
+"""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import hashlib
+import io
+import json
+import re
+import tokenize
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from amenable.errors import ConfigError, DataError, nearest
+
+ROWS = (".jsonl", ".jsonl.gz", ".json.gz", ".json", ".ndjson")
+NAMES = {"codeparrot": "codeparrot/codeparrot-clean", "pile": "monology/pile-uncopyrighted"}
+"""Short names of data sets on the hub. The Pile is its part without the sources that were withdrawn."""
+_FIELDS = {"codeparrot/codeparrot-clean": "content"}
+PYTHON = "python"
+
+
+class Missing(Exception):
+    """Why a document has no text."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """What is to be read: a file at `path`, a row as `line` of JSON, or a `text` that is there. `size`: bytes, about.
+
+    `facts` go with the document wherever it goes (package, licence, split).
+    """
+
+    id: str
+    size: int
+    path: Path | None = None
+    line: str | None = None
+    text: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus that has been found: `files` in order, or a data set's `name`. `total`: bytes on the disk, 0 if unknown."""
+
+    name: str
+    files: tuple[Path, ...] = ()
+    root: Path = Path()
+    field: str = "text"
+    split: str = "train"
+    total: int = 0
+    sources: Sequence[Document] = ()
+
+    def fingerprint(self) -> str:
+        """A hash of what is there, by names and sizes: a corpus that has changed is no longer the same one."""
+        found = [[str(path), path.stat().st_size] for path in self.files] + [[d.id, d.size] for d in self.sources]
+        return hashlib.sha256(json.dumps([self.name, self.field, self.split, found]).encode()).hexdigest()[:16]
+
+    def documents(self, start: int = 0) -> Iterator[Document]:
+        """Every document from number `start` on. Errors: DataError."""
+        if self.sources:
+            yield from self.sources[start:]
+        elif self.files:
+            for number, document in enumerate(self._of_files()):
+                if number >= start:
+                    yield document
+        else:
+            yield from _streamed(self, start)
+
+    def _of_files(self) -> Iterator[Document]:
+        for path in self.files:
+            name = path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.as_posix()
+            if path.name.endswith(ROWS):
+                yield from _rows(path, name)
+            else:
+                yield Document(name, path.stat().st_size, path=path)
+
+
+def find_corpus(
+    corpus: str, *, files: Sequence[str] = ("*.py",), field: str = "", split: str = "train", tests: bool = False
+) -> Corpus:
+    """The corpus that a person names. `files`: patterns of the names that are read in a folder; `field`: of rows.
+
+    Errors: ConfigError for an empty name, DataError for one that is nothing on this disk and no name of a data set.
+    """
+    if not corpus:
+        raise ConfigError("no corpus is named", "amenable score CORPUS task=pep8: a file, a folder, a glob, a name")
+    if corpus == PYTHON or corpus.startswith(f"{PYTHON}:"):
+        return _python(corpus, tests=tests)
+    path = Path(corpus).expanduser()
+    if path.is_dir():
+        kept = [p for pattern in files for p in path.rglob(pattern)] + [p for p in path.rglob("*") if _is_rows(p)]
+        return _of_paths(corpus, kept, path, field, f"Name what is to be read: files={','.join(files)} found nothing.")
+    if path.is_file():
+        return _of_paths(corpus, [path], path.parent, field, "")
+    if any(sign in corpus for sign in "*?["):
+        found = [Path(name) for name in glob.glob(str(path), recursive=True)]
+        return _of_paths(
+            corpus, found, Path(), field, "Check the pattern; quote it, so that the shell leaves it alone."
+        )
+    name = NAMES.get(corpus, corpus)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or path.suffix in (*ROWS, ".py", ".txt", ".gz"):
+        known = nearest(corpus, [*NAMES, PYTHON])
+        raise DataError(
+            f"There is no file or folder {corpus}.", f"Check the path, or name a data set OWNER/NAME; {known}"
+        )
+    return Corpus(name, field=field or _FIELDS.get(name, "text"), split=split)
+
+
+def text_of(document: Document, field: str = "text") -> str:
+    """The text itself. Errors: Missing with the reason, in a few words that are the same for all of a kind."""
+    if document.text is not None:
+        return document.text
+    if document.line is not None:
+        try:
+            row = json.loads(document.line)
+        except ValueError:
+            raise Missing("the line is not JSON") from None
+        value = row.get(field) if isinstance(row, dict) else None
+        if not isinstance(value, str):
+            raise Missing(f"the row has no text in `{field}`")
+        return value
+    assert document.path is not None
+    try:
+        if document.path.suffix in (".py", ".pyi"):
+            with open(document.path, "rb") as file:
+                encoding, _ = tokenize.detect_encoding(file.readline)
+            return document.path.read_bytes().decode(encoding)
+        return document.path.read_bytes().decode("utf-8-sig")
+    except (UnicodeDecodeError, SyntaxError, LookupError):
+        raise Missing("the file is not in UTF-8, nor in an encoding that it names") from None
+    except OSError as error:
+        raise Missing(f"the file cannot be read: {error.strerror}") from None
+
+
+def _python(corpus: str, *, tests: bool) -> Corpus:
+    from amenable.task.corpus import python_sources
+
+    packages = tuple(name for name in corpus.partition(":")[2].split(",") if name)
+    sources = [
+        Document(one.id, one.size, path=one.path, facts=one.facts()) for one in python_sources(packages, tests=tests)
+    ]
+    return Corpus(corpus, sources=tuple(sources), total=sum(one.size for one in sources))
+
+
+def _of_paths(corpus: str, paths: Sequence[Path], root: Path, field: str, fix: str) -> Corpus:
+    """Errors: DataError if there is nothing to read."""
+    files = tuple(sorted({path for path in paths if path.is_file()}, key=lambda path: path.as_posix()))
+    if not files:
+        raise DataError(f"{corpus} holds no file to read.", fix)
+    return Corpus(corpus, files, root, field or "text", total=sum(map(_unpacked, files)))
+
+
+def _unpacked(path: Path) -> int:
+    """Bytes of a file, of a gzipped one those that it says it holds (right for one of a single part below 4 GB)."""
+    with open(path, "rb") as file:
+        size = path.stat().st_size
+        if file.read(2) != b"\x1f\x8b" or size < 18:
+            return size
+        file.seek(-4, io.SEEK_END)
+        return max(size, int.from_bytes(file.read(4), "little"))
+
+
+def _is_rows(path: Path) -> bool:
+    return path.name.endswith(ROWS) and path.is_file()
+
+
+def _rows(path: Path, name: str) -> Iterator[Document]:
+    """The lines of a file of rows; nothing is read but the `id`. Errors: DataError for a file that cannot be read."""
+    try:
+        with _opened(path) as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield Document(_id_of(line) or f"{name}:{number}", len(line), line=line)
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}.", "Give JSONL in UTF-8, gzipped or not.") from error
+
+
+def _opened(path: Path) -> IO[str]:
+    with open(path, "rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    opened: Any = gzip.open(path, "rb") if packed else open(path, "rb")  # noqa: SIM115 (closed by the wrapper)
+    return io.TextIOWrapper(opened, encoding="utf-8-sig", newline="\n")
+
+
+def _id_of(line: str) -> str:
+    """The row's own id, "" if it has none that is a text or a number."""
+    if '"id"' not in line:
+        return ""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return ""
+    value = row.get("id") if isinstance(row, dict) else None
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+
+
+def _streamed(corpus: Corpus, start: int) -> Iterator[Document]:
+    """A data set of the hub, row by row. Errors: DataError with what to do without a network."""
+    try:
+        import datasets
+    except ImportError:
+        what = f"The data set {corpus.name} is fetched by the package `datasets`, and it is not installed."
+        raise DataError(what, "pip install 'amenable[hub]', or name a file, a folder, or `python`.") from None
+    try:
+        rows: Any = datasets.load_dataset(corpus.name, split=corpus.split, streaming=True)
+        for number, row in enumerate(rows.skip(start) if start else rows, start=start):
+            value = row.get(corpus.field)
+            text = value if isinstance(value, str) else None
+            line = None if text is not None else json.dumps({})
+            known = str(row["id"]) if isinstance(row.get("id"), str | int) else ""
+            yield Document(known or f"{corpus.name}:{number}", len(text or ""), text=text, line=line)
+    except (OSError, ValueError, RuntimeError) as error:  # what the package raises where there is no network
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise DataError(
+            f"{corpus.name} could not be fetched from the hub ({type(error).__name__}: {reason}).",
+            "Offline, use the corpus `python` (this machine's own sources), or a file of that data set: JSONL(.gz) with "
+            f"`{corpus.field}`, made where there is a network.",
+        ) from error
