@@ -148,10 +148,14 @@ def study_report(
             cells = [over_seeds(list(column)) for column in zip(*rates, strict=True)]
             against.append([f"{one} against {other}", *cells])
     best = max(means, key=lambda name: means[name].wins.value)
+    users: dict[str, list[str]] = {}  # of each reward model
+    for name, several in arms.items():
+        for line in worth(several[0].chosen) if name != "sft" else ():
+            users.setdefault(line, []).append(name)
     summary = [
         f"Most wins against the prior: {best}, {means[best].wins.text(percent=True)} over {seeds} seeds, "
         f"by {by_whom(settings, found)}.",
-        *(f"{name}, seed 0: {line}" for name, several in arms.items() for line in worth(several[0].chosen)),
+        *(f"{' and '.join(using)}, seed 0: {line}" for line, using in users.items()),
         *(
             f"{name}, seed {seed}: {one.watched.words}."
             for name, several in arms.items()
