@@ -15,8 +15,8 @@ from amenable.runs import Run
 
 WANTED = "x + 3"
 COMMON = [
-    "max_tokens=24", "threads=1", "learning_rate=1e-3", "rows=64", "steps=16", "prompts_per_step=4", "samples_per_prompt=16",
-    "evaluation=160", "pairs=800", "beta=1", "reward_rate=1e-3",
+    "max_tokens=24", "threads=1", "learning_rate=5e-4", "rows=128", "steps=20", "prompts_per_step=4", "samples_per_prompt=32",
+    "evaluation=480", "pairs=800", "beta=0.5", "reward_rate=3e-4",
 ]  # fmt: skip
 TASTE = f'''
 def prefers(prompts, first, second):
@@ -63,7 +63,7 @@ def pairs(tmp_path: Path) -> Path:
 def share(folder: Path, stage: str) -> float:
     lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
     texts = [row["text"] for row in lines if row["stage"] == stage and "rows" not in row]
-    assert len(texts) == 160
+    assert len(texts) == 480
     return sum(WANTED in text for text in texts) / len(texts)
 
 
@@ -88,7 +88,7 @@ def test_it_learns_what_is_preferred_and_a_finished_run_is_only_read(
     said = capsys.readouterr().out
     before, after = share(folder, "prior"), share(folder, "policy")
     assert 0.1 < before < 0.6
-    assert after > 1.4 * before
+    assert after > 1.2 * before
     assert "wins" in said
     assert "at equal length" in (folder / "report.html").read_text()
     assert ("agrees with" in said) == (method != "direct-rlaif")  # how good the reward model is
@@ -129,7 +129,7 @@ def test_best_of_n_needs_no_training_and_says_its_bound(
     asked = [f"model={writer}", f"judge={taste}:rates", f"prompts={prompts}", "best_of=4"]
     assert main(["run", "best-of-n", *asked, *COMMON, "--out", str(folder)]) == 0
     before, after = share(folder, "prior"), share(folder, "policy")
-    assert after == pytest.approx(1 - (1 - before) ** 4, abs=0.15)
+    assert after == pytest.approx(1 - (1 - before) ** 4, abs=0.1)
     assert "0.636" in (folder / "report.html").read_text()
     assert not (folder / "policy").exists()
 
