@@ -10,12 +10,21 @@ trainable_copy()     a copy with float32 weights (or an adapter) that an optimis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Protocol
 
 import torch
 
 from amenable.records import Decoding, Samples
+
+
+@contextmanager
+def own_precision() -> Iterator[None]:
+    """Inside, every law and every score computes in its own precision, whatever that of the training around it is."""
+    cuda = torch.autocast("cuda", enabled=False) if torch.cuda.is_available() else nullcontext()
+    with torch.autocast("cpu", enabled=False), cuda:
+        yield
 
 
 class Policy(Protocol):

@@ -25,10 +25,11 @@ from amenable.evaluation.over_optimisation import Meter, Reading, meter
 from amenable.feedback.canaries import complaints, score_canaries
 from amenable.feedback.kinds import Score
 from amenable.method.protocol import Loss, Method
+from amenable.policy.protocol import own_precision
 from amenable.progress import say
 from amenable.records import Decoding
 from amenable.runs import Row
-from amenable.sampling.proposal import State, own_precision
+from amenable.sampling.proposal import State
 from amenable.seeding import derive
 from amenable.target.posterior import recorded_log_prob, sequence_log_prob
 

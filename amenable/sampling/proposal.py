@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import torch
 
 from amenable.errors import ConfigError
+from amenable.policy.protocol import own_precision
 from amenable.records import Decoding, Samples
 from amenable.sampling.batches import as_plain, concatenated, from_plain, subset
 from amenable.seeding import derive, python_random
@@ -78,14 +78,6 @@ def drawn(policy: Any, contexts: Sequence[str], *, n: int, decoding: Decoding, s
     with own_precision():
         samples: Samples = policy.sample(contexts, n=n, decoding=decoding, seed=seed)
     return samples
-
-
-@contextmanager
-def own_precision() -> Iterator[None]:
-    """Inside, every law computes in its own precision, whatever that of the training around it is."""
-    cuda = torch.autocast("cuda", enabled=False) if torch.cuda.is_available() else nullcontext()
-    with torch.autocast("cpu", enabled=False), cuda:
-        yield
 
 
 class OnPolicy(_Forgetful):

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from amenable.errors import ConfigError, FeedbackError
+from amenable.policy.protocol import own_precision
 from amenable.records import Samples
 
 Score = Callable[..., Sequence[float | None]]
@@ -127,7 +128,7 @@ def score_name(score: Any) -> str:
 
 
 def scores_of(score: Score, prompts: Sequence[str], samples: Samples) -> torch.Tensor:
-    """A score of every sample, (N,) float64, NaN where it gave no answer.
+    """A score of every sample, (N,) float64, NaN where it gave no answer; in its own precision, not the training's.
 
     Errors: FeedbackError that names the sample if the score raises, or returns what is no number. With
     `feedback.function.FunctionScore` around it, what failed is missing instead.
@@ -135,7 +136,8 @@ def scores_of(score: Score, prompts: Sequence[str], samples: Samples) -> torch.T
     columns = {"ended": list(samples.ended), "lengths": samples.lengths.tolist()}
     completions = list(samples.texts)
     try:
-        found = list(score(prompts=list(prompts), completions=completions, **columns))
+        with own_precision():
+            found = list(score(prompts=list(prompts), completions=completions, **columns))
     except Exception as error:
         place = _first_failing(score, prompts, completions, columns)
         where = "" if place is None else f" for sample {place}: {completions[place][:80]!r}"

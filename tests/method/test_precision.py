@@ -126,3 +126,22 @@ def test_ppo_refuses_it_too() -> None:
     with pytest.raises(TrainingError, match=r"differ by .* nats a token"):
         gradient(own, policy, half=True)
     gradient(own, policy)
+
+
+def test_a_score_computes_in_its_own_precision_inside_a_bfloat16_step() -> None:
+    """A reward model's matrix product is float32, though the training around it is not."""
+    seen: list[torch.dtype] = []
+
+    def by_a_product(prompts: Sequence[str], completions: Sequence[str], **_: Any) -> list[float]:
+        lengths = torch.tensor([[float(len(text))] for text in completions])
+        seen.append((lengths @ torch.ones(1, 1)).dtype)
+        return lengths[:, 0].tolist()
+
+    prior = tiny_policy("llama", scale=3.0)
+    method = FDPG(
+        prior, Target(prior.exact(), tilt(by_a_product, beta=2.0)), JensenShannon, steps=1, samples_per_context=4,
+        decoding=SHORT, bootstrap=0, proposal=OnPolicy(torch.bfloat16),
+    )  # fmt: skip
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        next(iter(method.losses(prior.trainable_copy(), 0)))
+    assert seen == [torch.float32]
