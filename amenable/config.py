@@ -65,11 +65,13 @@ def resolve(
     values: dict[str, Any] = {}
     for source in (resumed, file):
         if source is not None:
-            for key, value in read_yaml(source).items():
+            for given_key, value in read_yaml(source).items():
+                key = _own_name(settings_class, given_key)
                 values[key] = _checked(settings_class, key, value, f"in {source}")
     given: set[str] = set()
     for override in overrides:
         key, value = split_override(override)
+        key = _own_name(settings_class, key)
         if key in given:
             raise ConfigError(f"{key} is given twice on the command line", f"keep one {key}=value")
         given.add(key)
@@ -139,6 +141,11 @@ def value_text(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return str(value).lower()
     return str(value)
+
+
+def _own_name(settings_class: type[Any], key: str) -> str:
+    """The name of the setting that `key` is another name of (its metadata's `also`); any other key as it is."""
+    return next((field.name for field in _fields(settings_class) if key and key == field.metadata.get("also")), key)
 
 
 def _checked(settings_class: type[Any], key: str, value: Any, where: str) -> Any:

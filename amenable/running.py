@@ -58,7 +58,15 @@ def run(arguments: list[str], *, debug: bool) -> int:
     if options.help:
         out(recipe_help(recipe, f"amenable run {recipe.name} [key=value ...]"))
         return 0
-    return _carryout(recipe, options, options.overrides, debug=debug)
+    return _carryout(recipe, options, _with_models(recipe, options.overrides), debug=debug)
+
+
+def _with_models(recipe: Recipe, given: list[str]) -> list[str]:
+    """What was given, its words without "=" as the models of a recipe that puts some side by side."""
+    named = [part for part in given if "=" not in part]
+    if not named or "models" not in {row.name for row in describe(recipe.settings)}:
+        return given
+    return [f"models={','.join(named)}", *(part for part in given if "=" in part)]
 
 
 def evaluate(arguments: list[str], *, debug: bool) -> int:

@@ -1,7 +1,7 @@
 """RLHF with one reward model, ours against TRL's GRPO and RLOO: what a step costs, and what equal steps reach.
 
     python bench/rlhf.py [model=small|smollm2-135m] [prompts=8] [n=32] [tokens=64] [steps=1] [repeats=2]
-                         [systems=ours,ours-bf16,ours-group,grpo,rloo] [reward=float32|bfloat16]
+                         [systems=ours,ours-bf16,ours-group,grpo,rloo] [reward=float32|bfloat16] [sampler=bfloat16]
     python bench/rlhf.py curve [seeds=5] [steps=30] ...        (`rlhf_curve`)
 
 Same model folder, reward model and its arithmetic (`rlhf_reward`: one function for both sides; TRL gets it as reward_funcs),
@@ -33,7 +33,7 @@ TEXTS = (
     "How do I find out whether the water from the well behind the house is safe to drink, and who could test it for me",
     "Tell me about the history of the bridge over the river, and about the people who built it so many years ago in",
 )
-KEYS = ("model", "prompts", "n", "tokens", "steps", "repeats", "systems", "reward")
+KEYS = ("model", "prompts", "n", "tokens", "steps", "repeats", "systems", "reward", "sampler")
 
 
 def speed(words: list[str]) -> None:
@@ -50,7 +50,7 @@ def speed(words: list[str]) -> None:
     reward = reward_folder(name, folder, shortened(folder, TEXTS, 16), scripted=False, tokens=32)
     work = {
         "folder": folder, "prompts": prompts, "n": n, "tokens": tokens, "steps": int(given.get("steps", 1)) + 1, "beta": 0.04,
-        "reward": str(reward), "reward_dtype": given.get("reward", "float32"),
+        "reward": str(reward), "reward_dtype": given.get("reward", "float32"), "sampler": given.get("sampler", ""),
     }  # fmt: skip
     right, pairs = agreement(reward)
     print(

@@ -2,6 +2,7 @@
 
 given   as of `ours_worker` and `trl_worker`, and
         reward      folder of the reward model, the same function on both sides; reward_dtype: of its arithmetic
+        sampler     bfloat16: ours draws from a bfloat16 copy of the policy, whatever it trains in
         beta        the KL's weight; estimator, learning_rate, clip: ours (TRL's stand in `settings`)
         weights     file for the trained weights; without it, steps are timed
         write       file for our samples' token ids, step by step       read: TRL takes these in place of drawing its own
@@ -47,18 +48,21 @@ def finish(given: dict[str, Any], model: Any, rewards: list[float], norms: list[
 
 
 def ours(given: dict[str, Any], clock: Clock) -> None:
+    import torch
     from ours_worker import learner_of, proposal_of, timed
 
     from amenable.method.loop import Optimisation, train
     from amenable.method.rlhf import rlhf
     from amenable.records import Decoding
+    from amenable.sampling.proposal import OnPolicy
 
     learner = learner_of(given)
+    proposal = OnPolicy(torch.bfloat16) if given.get("sampler") == "bfloat16" else proposal_of(given)
     reward, means = reward_of(given)
     method = rlhf(
         learner, reward, beta=given["beta"], estimator=given["estimator"], contexts=given["prompts"], steps=given["steps"],
         samples_per_context=given["n"] // len(given["prompts"]), decoding=Decoding(max_tokens=given["tokens"]),
-        proposal=proposal_of(given), seed=given["seed"],
+        proposal=proposal, seed=given["seed"],
     )  # fmt: skip
     if "weights" not in given:
         timed(method, learner, given, clock)

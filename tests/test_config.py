@@ -106,6 +106,22 @@ def test_yaml_values_become_the_type_of_their_setting(tmp_path: Path, line: str,
     assert getattr(resolve(Study, file=file), line.partition(":")[0]) == value
 
 
+def test_a_setting_may_have_a_second_name(tmp_path: Path) -> None:
+    """`from` cannot be a field's name; the settings that are written have the field's."""
+
+    @dataclass(frozen=True)
+    class Going:
+        model: str = setting("", "where to begin", also="from")
+
+    (tmp_path / "c.yaml").write_text("from: tiny\n")
+    assert resolve(Going, overrides=["from=tiny"]) == resolve(Going, file=tmp_path / "c.yaml") == Going("tiny")
+    assert to_yaml(Going("tiny")) == "model: tiny\n"
+    with pytest.raises(ConfigError, match="model is given twice"):
+        resolve(Going, overrides=["from=tiny", "model=tiny"])
+    with pytest.raises(ConfigError, match="there is no setting 'from'"):
+        resolve(Study, overrides=["from=tiny"])
+
+
 @pytest.mark.parametrize(
     ("overrides", "what", "fix"),
     [

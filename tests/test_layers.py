@@ -29,7 +29,11 @@ ALLOWED: dict[str, set[str]] = {
     "feedback": {"policy.protocol", "sandbox", "durable"},
     "target": {"policy.protocol", "feedback.kinds"},
     "sampling": {"policy", "target"},
-    "game": {"policy.protocol", "feedback.kinds", "objective"},
+    "game": {  # a game is a method of the loop; its runs are scored by the metrics of languages
+        "policy.protocol", "feedback.kinds", "objective", "method.loop", "method.protocol", "sampling.proposal",
+        "evaluation.compositionality", "evaluation.messages", "evaluation.interval", "evaluation.paired",
+        "evaluation.permutation",
+    },
     "method": {  # policy.scoring: how sequences are grouped by length, pure functions of lengths
         "policy.protocol", "policy.scoring", "feedback.kinds", "target", "objective", "sampling", "game",
         "runs", "durable", "stopping", "",

@@ -25,7 +25,7 @@ import re
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any
 
@@ -122,6 +122,17 @@ def pep8_violations(
     except Exception:
         bad = True
     return int(report.file_errors) + bad
+
+
+def pep8_codes(text: str, *, max_line_length: int = 79) -> dict[str, int]:
+    """Code ("E225") -> how often pycodestyle reports it in `text`, taken as a whole file; as `pep8_violations` counts."""
+    options = options_of((), (), max_line_length)
+    report = pycodestyle.BaseReport(options)
+    with silent(), suppress(Exception):
+        pycodestyle.Checker(
+            lines=io.StringIO(excused(text), newline=None).readlines(), options=options, report=report
+        ).check_all()
+    return {code: count for code, count in report.counters.items() if code in report.messages}
 
 
 def excused(text: str) -> str:

@@ -6,6 +6,7 @@
 
 Only differences between answers to one prompt are learned from comparisons (`objective.preference`); the mean makes the zero
 mean something. The end token stands behind every text. What is read is known by position, never by token id: `reward_reading`.
+Reading is `reward_score`; here is how a reward model is made, copied, trained and kept.
 
 On the disk it is a plain Hugging Face folder of a classifier with one label; `reward_reads`, `reward_mean` and
 `reward_end_token_id` stand in its config.json.
@@ -26,14 +27,12 @@ over the answer's tokens.
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Self
 
 import torch
-from torch.nn import functional
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -41,115 +40,21 @@ from transformers import (
     AutoTokenizer,
 )
 
-from amenable.errors import ConfigError, DataError, FeedbackError, ModelError
-from amenable.feedback.reward_reading import READS, Encoded, Reads, encode, mean_states
+from amenable.errors import ConfigError, ModelError
+from amenable.feedback.reward_reading import READS, Reads
+from amenable.feedback.reward_score import RewardScore, head_name
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-ROWS = 16  # texts read at once, of similar length
 
 
-class RewardModel:
-    """A `kinds.Score`: `model(prompts, completions)` gives one number a completion, higher is better, and no unit.
+class RewardModel(RewardScore):
+    """A `RewardScore` that can be trained, copied and kept. Make one with `new_reward_model` or `load_reward_model`."""
 
-    `model` is a causal classifier of one label, of sequences if `reads` is "last", of tokens if "answer"; `end` is the token
-    appended to every text (None: none).
-    A text of more than `max_tokens` tokens (None: what the model can see) is a DataError, or has no score if
-    too_long="missing"; nothing is ever cut. Make one with `new_reward_model` or `load_reward_model`.
-    """
-
-    binary = False
-
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        *,
-        name: str,
-        mean: float = 0.0,
-        end: int | None = None,
-        reads: Reads = "last",
-        max_tokens: int | None = None,
-        too_long: Literal["error", "missing"] = "error",
-        rows: int = ROWS,
-    ) -> None:
-        if too_long not in ("error", "missing"):
-            raise ConfigError(f"too_long={too_long!r} is not known.", "use error or missing; nothing is cut.")
-        if reads == "answer" and not tokenizer.is_fast:
-            raise ModelError(
-                f"{name}: its tokenizer does not say where in the text its tokens stand, so an answer's cannot be told",
-                "use reads=last, or a body with a tokenizer.json",
-            )
-        self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
-        self.mean, self.end, self.reads, self.too_long, self.rows = mean, end, reads, too_long, rows
-        self.max_tokens: int | None = max_tokens or getattr(model.config, "max_position_embeddings", None)
-
-    # --- a score
-    def __call__(self, prompts: Sequence[str], completions: Sequence[str], **columns: object) -> list[float | None]:
-        """One number a completion, None for a text that is too long, if that is allowed.
-
-        Errors: DataError for a text that is too long, FeedbackError for a score that is not a number.
-        """
-        if len(prompts) != len(completions):
-            raise DataError(
-                f"{self.name}: {len(prompts)} prompts for {len(completions)} completions.",
-                "give one prompt a completion.",
-            )
-        texts = [self.encode(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
-        fitting = [row for row, text in enumerate(texts) if self._fits(row, text)]
-        scores: list[float | None] = [None] * len(texts)
-        with torch.no_grad():
-            found = self._head(self.features([texts[row] for row in fitting]).to(self.device)).tolist()
-        for row, value in zip(fitting, found, strict=True):
-            if not math.isfinite(value):
-                raise FeedbackError(f"{self.name} of sample {row} is {value}.", "check the model's weights.")
-            scores[row] = value - self.mean
-        return scores
-
-    def encode(self, prompt: str, completion: str) -> Encoded:
-        """The text as tokens, its end included, and where reading begins."""
-        return encode(self.tokenizer, prompt, completion, end=self.end, reads=self.reads)
-
-    def rewards(self, texts: Sequence[Encoded]) -> torch.Tensor:
-        """w . h of encoded texts as one batch: (N,) float32, not centred, with gradient if trainable.
-
-        Errors: DataError for a text that is too long.
-        """
-        for row, text in enumerate(texts):
-            self._check(row, text)
-        return self._head(mean_states(self._hidden(texts), texts))
-
-    @torch.no_grad()
-    def features(self, texts: Sequence[Encoded], progress: Callable[[int, int], None] | None = None) -> torch.Tensor:
-        """h of encoded texts, in their order: (N, D) float32 on the CPU, without gradient. Errors: DataError for a long one."""
-        for row, text in enumerate(texts):
-            self._check(row, text)
-        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
-        found = torch.zeros(len(texts), self.weight.shape[-1])
-        for start in range(0, len(order), self.rows):
-            chosen = order[start : start + self.rows]
-            batch = [texts[row] for row in chosen]
-            found[chosen] = mean_states(self._hidden(batch), batch).cpu()
-            if progress is not None:
-                progress(start + len(chosen), len(order))
-        return found
-
-    @torch.no_grad()
-    def per_token(self, prompt: str, completion: str) -> list[tuple[str, float]]:
-        """The tokens that are read and what each is worth, w . h_t - mean: the score is the mean of these numbers.
-
-        Errors: DataError for a text that is too long.
-        """
-        text = self.encode(prompt, completion)
-        self._check(0, text)
-        worth = self._head(self._hidden([text])[0, text.start :].float()) - self.mean
-        return list(zip(map(self.tokenizer.decode, text.ids[text.start :]), worth.tolist(), strict=True))
-
-    # --- copies
-    def with_head(self, weight: torch.Tensor, *, mean: float = 0.0) -> RewardModel:
+    def with_head(self, weight: torch.Tensor, *, mean: float = 0.0) -> Self:
         """The same body under another head: `weight` (D,), and what is taken off every score. Shares the body's weights."""
         other = copy.copy(self)
         other.model = copy.copy(self.model)
-        other.model._modules = {**self.model._modules, _head_of(self.model): copy.deepcopy(self._linear).float()}
+        other.model._modules = {**self.model._modules, head_name(self.model): copy.deepcopy(self._linear).float()}
         with torch.no_grad():
             other.weight.copy_(weight.reshape(1, -1))
             if other._linear.bias is not None:
@@ -157,14 +62,14 @@ class RewardModel:
         other.mean = mean
         return other
 
-    def centred_on(self, prompts: Sequence[str], completions: Sequence[str]) -> RewardModel:
+    def centred_on(self, prompts: Sequence[str], completions: Sequence[str]) -> Self:
         """The same model, its scores of these texts averaging 0. Texts without a score do not count."""
         known = [value for value in self(prompts, completions) if value is not None]
         other = copy.copy(self)
         other.mean = self.mean + (math.fsum(known) / len(known) if known else 0.0)
         return other
 
-    def frozen(self, dtype: torch.dtype | None = None) -> RewardModel:
+    def frozen(self, dtype: torch.dtype | None = None) -> Self:
         """The same scores without gradient; the body in `dtype` (default: as it is), an adapter merged into it."""
         other = copy.copy(self)
         other.model = copy.deepcopy(self.model).requires_grad_(False)
@@ -175,7 +80,7 @@ class RewardModel:
             other.model.base_model.to(dtype)
         return other
 
-    def trainable_copy(self, adapter: Any = None) -> RewardModel:
+    def trainable_copy(self, adapter: Any = None) -> Self:
         """A float32 copy for an optimiser: all weights, or the head and a low-rank `adapter` (rank, alpha) on the body."""
         other = copy.copy(self)
         other.model = copy.deepcopy(self.model).float().requires_grad_(True)
@@ -201,61 +106,6 @@ class RewardModel:
         model.config.reward_end_token_id = self.end
         model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-
-    # --- facts
-    @property
-    def device(self) -> torch.device:
-        found: torch.device = self.weight.device
-        return found
-
-    @property
-    def weight(self) -> torch.nn.Parameter:
-        """The head, (1, D)."""
-        found: Any = self._linear.weight
-        assert isinstance(found, torch.nn.Parameter)
-        return found
-
-    def fingerprint(self) -> str:
-        """A hash of the body: its weights, and what they are computed in. Features of one fingerprint are the same."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self.model.base_model.state_dict().items()):
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
-
-    # --- inside
-    @property
-    def _linear(self) -> torch.nn.Linear:
-        found: torch.nn.Linear = getattr(self.model, _head_of(self.model))
-        return found
-
-    def _hidden(self, texts: Sequence[Encoded]) -> torch.Tensor:
-        """States (N, T, D). Padding stands behind a text, where nothing that counts can see it: no mask is needed."""
-        tokens = torch.zeros(len(texts), max(map(len, texts)), dtype=torch.int64)
-        for row, text in enumerate(texts):
-            tokens[row, : len(text)] = torch.tensor(text.ids)
-        found: torch.Tensor = self.model.base_model(input_ids=tokens.to(self.device), use_cache=False).last_hidden_state
-        return found
-
-    def _head(self, states: torch.Tensor) -> torch.Tensor:
-        bias = self._linear.bias
-        with torch.autocast(states.device.type, enabled=False):
-            return functional.linear(states, self.weight.float(), None if bias is None else bias.float()).squeeze(1)
-
-    def _fits(self, row: int, text: Encoded) -> bool:
-        if self.too_long == "missing" and self.max_tokens is not None and len(text) > self.max_tokens:
-            return False
-        self._check(row, text)
-        return True
-
-    def _check(self, row: int, text: Encoded) -> None:
-        if not len(text):
-            raise DataError(f"{self.name}: sample {row} has no token.", "leave out empty texts.")
-        if self.max_tokens is not None and len(text) > self.max_tokens:
-            raise DataError(
-                f"{self.name}: sample {row} has {len(text)} tokens, and the reward model sees {self.max_tokens}.",
-                'shorten it, or use too_long="missing", which leaves it without a score; nothing is cut.',
-            )
 
 
 def new_reward_model(
@@ -336,7 +186,7 @@ def _classifier(folder: Path, config: Any, reads: Reads) -> tuple[Any, list[str]
     kind = AutoModelForTokenClassification if reads == "answer" else AutoModelForSequenceClassification
     try:
         with torch.device("meta"):  # only a body that sees nothing behind a token has a sequence classifier named so
-            causal = _head_of(AutoModelForSequenceClassification.from_config(config)) == "score"
+            causal = head_name(AutoModelForSequenceClassification.from_config(config)) == "score"
         if not causal:
             raise ModelError(
                 f"{folder} is a {config.model_type} model, which is not classified by its last token",
@@ -352,13 +202,6 @@ def _classifier(folder: Path, config: Any, reads: Reads) -> tuple[Any, list[str]
             "give a causal language model, or a classifier of one label, with weights in safetensors format",
         ) from error
     return model, sorted(found["missing_keys"])
-
-
-def _head_of(model: Any) -> str:
-    """The name of the head in its classifier: "score", or "classifier" (as GPT-2's token classifier has it); "" for none."""
-    return next(
-        (name for name in ("score", "classifier") if isinstance(getattr(model, name, None), torch.nn.Linear)), ""
-    )
 
 
 def _tokenizer(folder: Path) -> Any:

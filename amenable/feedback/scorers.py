@@ -9,21 +9,26 @@ Higher is worse, 0 is nothing wrong: the misalignment score of the paper, whose 
 character has no rate: None, and not the perfect score that it would have as 0. None is also a segment for which the function
 has no answer. A scorer is called on texts, `scorer(texts)`, or asked `scorer.by_segment(texts)`.
 
+A scorer that knows where in the text its detections are says so, `scorer.find(text)`.
+
 Source: Korbak et al. 2023, arXiv 2302.08582. Changed from the paper: PEP8 by `pep8_lines`, PII by `personal_data`, toxicity by
 alt-profanity-check (a linear model in a wheel, no network) unless a classifier is named; the paper had scrubadub and Detoxify.
+Presidio's recognisers are asked one by one, without the language model that its engine wants: what has a form is found.
 """
 
 from __future__ import annotations
 
 import bisect
+import logging
 import math
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from amenable.errors import ConfigError, FeedbackError
 from amenable.feedback.pep8_lines import pep8_by_line
-from amenable.feedback.personal_data import RULES, personal_data
+from amenable.feedback.personal_data import RULES, Found, personal_data
 from amenable.feedback.segments import Unit, pieces, segment_ends
 
 Values = list[float | None]
@@ -48,11 +53,15 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True)
 class Counted:
-    """So many things a character. `places(text, ends)` gives how many are in each segment, all of the text being seen."""
+    """So many things a character. `places(text, ends)` gives how many are in each segment, all of the text being seen.
+
+    `find(text)`: the things themselves, where the scorer knows them.
+    """
 
     name: str
     unit: Unit
     places: Callable[[str, list[int]], list[int]] = field(repr=False)
+    find: Callable[[str], list[Found]] | None = field(default=None, repr=False)
 
     def __call__(self, texts: Sequence[str]) -> Values:
         return [sum(self.places(text, segment_ends(text, self.unit))) / len(text) if text else None for text in texts]
@@ -108,9 +117,14 @@ def pep8_scorer(*, max_line_length: int = 79) -> Counted:
     return Counted("pep8", "lines", lambda text, ends: pep8_by_line(text, max_line_length=max_line_length))
 
 
+def detector(name: str, unit: Unit, find: Callable[[str], list[Found]]) -> Counted:
+    """Detections a character; one that reaches over a border counts where it begins."""
+    return Counted(name, unit, lambda text, ends: _begun((found.start for found in find(text)), ends), find)
+
+
 def pii_scorer(*, unit: Unit = "sentences", rules: Sequence[str] = RULES) -> Counted:
-    """Detections of personal data a character; one that reaches over a border counts where it begins."""
-    return Counted("pii", unit, lambda text, ends: _begun((found.start for found in personal_data(text, rules)), ends))
+    """Detections of personal data by the rules that ship. Errors: ConfigError."""
+    return detector("pii", unit, lambda text: personal_data(text, rules))
 
 
 def scrubadub_scorer(*, unit: Unit = "sentences") -> Counted:
@@ -118,13 +132,52 @@ def scrubadub_scorer(*, unit: Unit = "sentences") -> Counted:
     try:
         import scrubadub
     except ImportError:
-        raise ConfigError(
-            "model=scrubadub asks the package scrubadub, and it is not installed.",
-            "pip install 'amenable[scrubadub]', or leave model out for the rules that ship",
-        ) from None
+        raise _not_installed("scrubadub", "scrubadub") from None
     scrubber = scrubadub.Scrubber()
-    return Counted(
-        "pii by scrubadub", unit, lambda text, ends: _begun((f.beg for f in scrubber.iter_filth(text)), ends)
+    return detector(
+        "pii by scrubadub", unit, lambda text: [Found(f.type, f.beg, f.end) for f in scrubber.iter_filth(text)]
+    )
+
+
+PRESIDIO = (
+    "EmailRecognizer", "PhoneRecognizer", "CreditCardRecognizer", "IbanRecognizer", "IpRecognizer", "UsSsnRecognizer",
+    "UsItinRecognizer", "UsPassportRecognizer", "UsLicenseRecognizer", "UsBankRecognizer", "NhsRecognizer",
+    "MedicalLicenseRecognizer", "CryptoRecognizer", "MacAddressRecognizer",
+)  # fmt: skip
+"""Presidio's recognisers of personal data that has a form; not those of dates, web addresses and UUIDs."""
+
+
+def presidio_scorer(*, unit: Unit = "sentences", confidence: float = 0.4) -> Counted:
+    """Detections of Presidio's recognisers `PRESIDIO`, of at least a `confidence` in [0, 1].
+
+    0.4 is what its telephone numbers have; forms that its authors call weak, such as any nine digits, have less.
+    Errors: ConfigError if it is not installed.
+    """
+    logging.getLogger("tldextract").setLevel(logging.CRITICAL)  # it asks the network for a list, and has its own
+    os.environ.setdefault("TLDEXTRACT_CACHE_TIMEOUT", "1")
+    try:
+        from presidio_analyzer import predefined_recognizers
+    except ImportError:
+        raise _not_installed("presidio", "presidio-analyzer") from None
+    recognisers = [getattr(predefined_recognizers, name)() for name in PRESIDIO]
+
+    def find(text: str) -> list[Found]:
+        answers = [
+            answer
+            for one in recognisers
+            for answer in one.analyze(text=text, entities=one.supported_entities, nlp_artifacts=None) or []
+            if answer.score >= confidence
+        ]
+        found = {Found(answer.entity_type.lower(), answer.start, answer.end) for answer in answers}
+        return sorted(found, key=lambda one: (one.start, one.end, one.rule))
+
+    return detector("pii by presidio", unit, find)
+
+
+def _not_installed(extra: str, package: str) -> ConfigError:
+    return ConfigError(
+        f"model={extra} asks the package {package}, and it is not installed.",
+        f"pip install 'amenable[{extra}]', or leave model out for the rules that ship",
     )
 
 

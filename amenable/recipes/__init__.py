@@ -10,14 +10,23 @@ from amenable.recipes import (
     fdpg,
     frontier,
     ilf,
+    iterated,
     judge,
     judge_calibrate,
+    phf_evaluate,
     phf_suite,
+    plant,
     pretrain,
+    red_team,
     reward_model,
     rlhf,
     sample,
     score,
+    scorer_check,
+    signalling,
+    text_game,
+    theorem,
+    walk,
 )
 from amenable.recipes.settings import Recipe
 
@@ -25,6 +34,8 @@ STUDIES = (
     ilf.RECIPE, evaluate.RECIPE, code_model.RECIPE, fdpg.RECIPE, frontier.RECIPE, sample.RECIPE,
     reward_model.RECIPE, dpo.RECIPE, judge.RECIPE, judge_calibrate.RECIPE, compare.RECIPE,
     rlhf.RLHF, rlhf.RLAIF, rlhf.DIRECT_RLAIF, rlhf.BEST_OF_N, rlhf.STUDY,
-    pretrain.RECIPE, phf_suite.RECIPE, score.RECIPE,
+    pretrain.RECIPE, phf_suite.RECIPE, phf_evaluate.RECIPE, red_team.RECIPE, score.RECIPE,
+    plant.RECIPE, scorer_check.RECIPE,
+    signalling.RECIPE, theorem.RECIPE, text_game.RECIPE, walk.RECIPE, iterated.RECIPE,
 )  # fmt: skip
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in STUDIES}

@@ -68,7 +68,7 @@ def deciders(settings: Any) -> list[Decide]:
 
 
 def _by_judge(record: Run, pairs: Sequence[Pair], settings: Any, folder: Path) -> Decided:
-    """A judge's decisions; equal texts tie unasked."""
+    """A judge's decisions, the mean of both orders also where they contradict each other; equal texts tie unasked."""
     from amenable.recipes.judges import judge_named
 
     @cache
@@ -97,10 +97,10 @@ def _by_judge(record: Run, pairs: Sequence[Pair], settings: Any, folder: Path) -
 
 
 def _row(judgement: Judgement) -> Row:
-    p, back = judgement.p_first, judgement.backward
+    p, back = judgement.averaged, judgement.backward
     told = f"P(A) = {p:.3f}" if p is not None else f"missing: {judgement.missing}"
     if judgement.consistent is False:
-        told = "a tie: the orders contradict each other"
+        told += ", the mean of two orders that contradict each other"
     shown = [f"A first: {judgement.forward.rationale}"] if judgement.forward.rationale else []
     shown += [f"B first: {back.rationale}"] if back is not None and back.rationale else []
     outside = judgement.outside

@@ -39,6 +39,7 @@ TASKS = {
     "compiles": ("compiles", "whole functions that compile: energy-based models for code (Korbak et al. 2021)"),
     "signatures": ("compiles", "bodies for given signatures, so that the function compiles: CDPG (Korbak et al. 2022)"),
     "signatures-pep8": ("pep8", "bodies for given signatures without a violation of PEP 8"),
+    "prefixes": ("compiles", "the rest of functions that are cut between any two words: contexts whose Z differ a lot"),
     "word": ("contains:raise", "functions that contain the word raise, about one in nine of the prior's"),
     "half": ("contains:raise@0.5", "half of the functions contain the word raise"),
     "short": ("length<=80~0.5", "functions of at most 80 characters preferred: a tilt"),
@@ -131,7 +132,8 @@ def problem(settings: Any, *, prior: LanguageModel | None = None) -> Problem:
     train, held_out = _contexts(settings)
     made = target_named(a, target, contexts=train, decoding=decoding, seed=derive(settings.seed, "moments"))
     asked = [factor.feature for factor in factors_of(target)]
-    return Problem(made.prior, made, train, held_out, decoding, what, settings.model == CODE, asked)  # type: ignore[arg-type]
+    code = settings.model == CODE or not settings.target  # all named tasks are about code, whatever the prior
+    return Problem(made.prior, made, train, held_out, decoding, what, code, asked)  # type: ignore[arg-type]
 
 
 def load_prior(settings: Any) -> LanguageModel:
@@ -142,12 +144,16 @@ def load_prior(settings: Any) -> LanguageModel:
 
 
 def _contexts(settings: Any) -> tuple[list[str], list[str]]:
-    """Training and held-out contexts: signatures of other modules, the lines of a file, or the empty text."""
-    if settings.task.startswith("signatures") and not settings.contexts:
-        known = functions_of(Making())
-        train, held_out = (
-            [function.signature for function in contexts(known, split, settings.context_count, seed=settings.seed)]
+    """Training and held-out contexts: signatures or prefixes of other modules' functions, the lines of a file, or ""."""
+    kind = settings.task.partition("-")[0]
+    if kind in ("signatures", "prefixes") and not settings.contexts:
+        chosen = (
+            contexts(functions_of(Making()), split, settings.context_count, seed=settings.seed)
             for split in ("train", "held-out")
+        )
+        train, held_out = (
+            [one.signature if kind == "signatures" else one.prefix(settings.seed) for one in functions]
+            for functions in chosen
         )
         return train, held_out
     if settings.contexts:

@@ -40,7 +40,11 @@ class ArmSettings:
     corpus: str = setting(
         "", "scored documents: a file or run folder of `amenable score`; default: the standard library, for task=pep8"
     )
-    model: str = setting("", "go on from this causal model instead of from scratch: folder, id, or named small model")
+    model: str = setting(
+        "",
+        "go on from this causal model instead of from scratch: folder, id, or named small model; or from=",
+        also="from",
+    )
     size: str = setting("4m", "weights of a model from scratch", tuple(SIZES))
     tokens: int = setting(2_000_000, "token budget: predictions of the whole training, control tokens included")
     switch_at: float = setting(0.0, "share of the tokens that are learned by MLE before the objective sets in")

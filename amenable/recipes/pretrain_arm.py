@@ -25,7 +25,7 @@ from amenable.method.loop import Optimisation
 from amenable.method.pretraining import Pretraining
 from amenable.objective.pretraining import Objective
 from amenable.policy.causal_lm import CausalLM
-from amenable.policy.control import Placing, conditioned, controls_of, with_controls
+from amenable.policy.control import Placing, conditioned, controls_of, unconditioned, with_controls
 from amenable.policy.loading import load_policy
 from amenable.policy.packed import PackedLM
 from amenable.policy.scratch import from_scratch
@@ -76,7 +76,8 @@ def base_policy(settings: Any, corpus: Corpus, *, seed: int) -> CausalLM:
     Errors: ModelError for a model that is no causal one; what `load_policy` raises.
     """
     if settings.model:
-        policy = load_policy(settings.model, dtype="float32", rows=settings.rows)
+        # of a conditional model: as it learned; arms place their own control tokens
+        policy = load_policy(settings.model, dtype="float32", rows=settings.rows, conditioning=False)
         if not isinstance(policy, CausalLM):
             from amenable.errors import ModelError
 
@@ -145,6 +146,7 @@ def arm(settings: Any, made: Prepared, *, seed: int, folder: Path, record: Run) 
         checkpoint_every=settings.checkpoint_every, on_full=settings.on_full,
     )  # fmt: skip
     assert isinstance(result, CausalLM)
+    result = unconditioned(result)  # what it pays for control tokens itself is measured too
     result.model.requires_grad_(False)
     name = folder.name
     clean = made.thresholds["documents"].value

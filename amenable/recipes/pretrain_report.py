@@ -6,6 +6,7 @@ expected maximum of 25  mean over groups of 25 samples of the worst score in the
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from amenable.evaluation.interval import Estimate, bootstrap_mean, wilson
+from amenable.feedback.python_text import pep8_codes
 from amenable.recipes.code_model_report import bits_per_byte
 from amenable.recipes.environment import command_of, versions
 from amenable.recipes.pretrain_arm import Arm, Prepared
@@ -87,6 +89,7 @@ def build_report(
                         ]
                     ),
                     _bits_table(found.bits), samples_table([(settings.objective, found.samples)]),
+                    *([style_table([(settings.objective, found.samples)])] if settings.task == "pep8" else []),
                 ],
             ),
             Section("What was learned from", [*data_tables(made), _training_table(corpus, made, found)]),
@@ -118,6 +121,37 @@ def samples_table(arms: Sequence[tuple[str, Sequence[Row]]]) -> Table:
         "samples (the maximum: over groups of 25); shares: Wilson. A model that says little has little wrong: read the lengths."
     )
     return Table("Samples", columns, rows, note)
+
+
+STYLE = {
+    "E1": "indentation", "E2": "white space", "E3": "blank lines", "E4": "imports", "E5": "line length", "E7": "statements",
+    "E9": "cannot be read", "W2": "white space at the end of a line", "W3": "blank line at the end", "W6": "deprecated",
+}  # fmt: skip
+"""pycodestyle's groups of codes, by their first two characters."""
+
+
+def style_table(arms: Sequence[tuple[str, Sequence[Row]]]) -> Table:
+    """What is wrong with Python's style: violations of each group in 1,000 characters, a row a group, a column an arm."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for name, samples in arms:
+        texts = [row["text"] for row in samples if row["score"] is not None]
+        found[name] = []
+        for text in texts:
+            groups: defaultdict[str, float] = defaultdict(float)
+            for code, count in pep8_codes(text).items():
+                groups[code[:2]] += 1000 * count / len(text)
+            found[name].append(groups)
+    every = sorted({group for rows in found.values() for row in rows for group in row})
+    table: list[list[Any]] = [
+        [
+            group,
+            STYLE.get(group, ""),
+            *(bootstrap_mean([row.get(group, 0.0) for row in rows]) for rows in found.values()),
+        ]
+        for group in every
+    ]
+    note = "Mean over samples, seeds together; 95%: bootstrap over samples. That a text cannot be read is no matter of style."
+    return Table("Violations in 1,000 characters", ["codes", "of", *found], table, note)
 
 
 def _bits_table(rows: Sequence[Row]) -> Table:

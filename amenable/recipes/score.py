@@ -30,6 +30,7 @@ from amenable.feedback.scorers import (
     classifier_scorer,
     pep8_scorer,
     pii_scorer,
+    presidio_scorer,
     profanity_scorer,
     scrubadub_scorer,
 )
@@ -46,6 +47,8 @@ from amenable.task.scored_corpus import SUMMARY
 from amenable.user_code import function_named
 
 TASKS = ("pep8", "pii", "toxicity")
+PII = {"presidio": presidio_scorer, "scrubadub": scrubadub_scorer}
+"""Scorers of personal data besides our rules, which have the name "rules", or none."""
 DETOXIFY = ("unitary/unbiased-toxic-roberta", "toxicity", "sigmoid")
 """The paper's classifier as it stands on the hub: its name there, its label, its activation."""
 FREE = ("processes",)
@@ -58,14 +61,17 @@ class ScoreSettings:
 
     corpus: str = setting(
         "",
-        "a file, folder or glob, JSONL(.gz), a data set OWNER/NAME, codeparrot, pile, python, python:all, python:NAME,NAME",
+        "a file, folder or glob, JSONL(.gz), a data set OWNER/NAME, codeparrot, pile; of this machine: python, python:all, "
+        "python:NAME,NAME, and their prose: prose, prose:all, prose:NAME,NAME",
     )
     task: str = setting("pep8", "how bad is a segment: pep8, pii, toxicity, or FILE.py:FUNCTION (texts -> numbers)")
     segments: str = setting(
         "auto", "auto: lines for pep8 and code, sentences else", ("auto", "lines", "sentences", "document")
     )
     model: str = setting(
-        "", "toxicity: a Hugging Face sequence classifier, or detoxify (empty: alt-profanity-check); pii: scrubadub"
+        "",
+        "pii: presidio or scrubadub (empty, or rules: ours); toxicity: a Hugging Face sequence classifier, or detoxify "
+        "(empty, or profanity: alt-profanity-check)",
     )
     label: str = setting("", "toxicity: the classifier's label, a name or a number")
     activation: str = setting("auto", "toxicity: of the classifier's head", ("auto", "softmax", "sigmoid"))
@@ -88,7 +94,7 @@ class ScoreSettings:
 
 def plan(settings: ScoreSettings) -> list[str]:
     """What the run will do, in lines. Errors: ConfigError, DataError."""
-    _check(settings)
+    check(settings)
     corpus = corpus_of(settings)
     held = len(corpus.files) or len(corpus.sources)
     size = f"{held:,} files, {corpus.total / 1e6:,.1f} MB" if held else "streamed from the hub"
@@ -102,7 +108,7 @@ def plan(settings: ScoreSettings) -> list[str]:
 def run(settings: ScoreSettings, folder: Path) -> Report:
     """Score, and write scored.jsonl, summary.json and report.html into `folder`; a folder is gone on with."""
     clock = Clock()
-    _check(settings)
+    check(settings)
     corpus = corpus_of(settings)
     record = Run.of(folder, settings, free=FREE)
     job = Job(scorer_of(settings), corpus.field, settings.longest, settings.better == "high")
@@ -164,11 +170,11 @@ def scorer_of(settings: ScoreSettings) -> Scorer:
     if settings.task == "pep8":
         return pep8_scorer(max_line_length=settings.max_line_length)
     if settings.task == "pii":
-        if settings.model:
-            return scrubadub_scorer(unit=unit)
+        if settings.model in PII:
+            return PII[settings.model](unit=unit)
         return pii_scorer(unit=unit, rules=settings.rules)
     if settings.task == "toxicity":
-        if not settings.model:
+        if settings.model in ("", "profanity"):
             return profanity_scorer(unit=unit)
         model, label, activation = (
             DETOXIFY if settings.model == "detoxify" else (settings.model, settings.label, "auto")
@@ -194,22 +200,25 @@ def _unit(settings: ScoreSettings) -> Unit:
 
 
 def _processes(settings: ScoreSettings) -> int:
-    return settings.processes or (1 if settings.model not in ("", "scrubadub") else len(os.sched_getaffinity(0)))
+    one = settings.task == "toxicity" and settings.model not in ("", "profanity")  # a classifier takes all cores itself
+    return settings.processes or (1 if one else len(os.sched_getaffinity(0)))
 
 
-def _check(settings: ScoreSettings) -> None:
+def check(settings: ScoreSettings) -> None:
     """Errors: ConfigError for settings that cannot be, before anything is read."""
     if settings.task not in TASKS and not re.search(r"\.py:\w+$", settings.task):
         raise ConfigError(f"there is no task {settings.task!r}", f"{nearest(settings.task, TASKS)} Or FILE.py:FUNCTION")
     if settings.task == "pep8" and settings.segments not in ("auto", "lines"):
         raise ConfigError(f"pep8 has violations by line, not by {settings.segments}", "leave segments=auto")
-    scrubs = settings.task == "pii" and settings.model == "scrubadub"
-    if settings.model and settings.task != "toxicity" and not scrubs:
+    known: dict[str, tuple[str, ...]] = {"pii": ("", "rules", *PII), "toxicity": ("", "profanity", "detoxify")}
+    if settings.model and (
+        settings.task not in known or (settings.task == "pii" and settings.model not in known["pii"])
+    ):
         raise ConfigError(
             f"model={settings.model} cannot score task={settings.task}",
-            "use task=toxicity, or task=pii model=scrubadub",
+            "use task=toxicity, or task=pii model=presidio or model=scrubadub",
         )
-    if settings.model and not settings.label and settings.model != "detoxify" and not scrubs:
+    if settings.task == "toxicity" and settings.model not in known["toxicity"] and not settings.label:
         raise ConfigError(
             f"model={settings.model}: which of its labels is the bad one?", "add label=NAME, or its number"
         )

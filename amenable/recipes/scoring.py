@@ -21,7 +21,7 @@ import signal
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ from amenable import durable
 from amenable.errors import DataError, FeedbackError
 from amenable.evaluation.interval import Estimate, no_data
 from amenable.feedback.scorers import Scorer, Segments
-from amenable.task.documents import Document, Missing, text_of
+from amenable.task.documents import Document, Missing, text_and_facts
 from amenable.task.scored_corpus import SCORED, ScoredDocument, to_line
 
 PROGRESS = "progress.jsonl"
@@ -152,31 +152,32 @@ class Done:
 def score_chunk(job: Job, documents: Sequence[Document]) -> Done:
     """Read and score a chunk; what cannot be read or scored is counted with the reason, and is no row."""
     began, account, rows = time.process_time(), Account(), []
-    texts: list[tuple[Document, str]] = []
+    texts: list[tuple[Document, str, Mapping[str, Any]]] = []
     for document in documents:
         try:
-            texts.append((document, _text(document, job)))
+            texts.append((document, *_text(document, job)))
         except Missing as reason:
             account.missing[str(reason)] += 1
-    for (document, text), found in zip(texts, _segments(job, [text for _, text in texts]), strict=True):
+    answers = _segments(job, [text for _, text, _ in texts])
+    for (document, text, facts), found in zip(texts, answers, strict=True):
         if isinstance(found, Missing):
             account.missing[str(found)] += 1
             continue
         scores = tuple(None if s is None else 0.0 - s for s in found.scores) if job.high_is_good else found.scores
-        scored = ScoredDocument(document.id, text, found.ends, scores, document.facts)
+        scored = ScoredDocument(document.id, text, found.ends, scores, facts)
         account.see(scored, len(text.encode("utf-8", "surrogatepass")))
         rows.append(to_line(scored))
     size = sum(document.size for document in documents)
     return Done(b"".join(rows), account.as_row(), len(documents), size, time.process_time() - began)
 
 
-def _text(document: Document, job: Job) -> str:
-    text = text_of(document, job.field)
+def _text(document: Document, job: Job) -> tuple[str, Mapping[str, Any]]:
+    text, facts = text_and_facts(document, job.field)
     if not text:
         raise Missing("the document is empty")
     if job.longest and len(text) > job.longest:
         raise Missing(f"the document is longer than longest={job.longest} characters")
-    return text
+    return text, facts
 
 
 def _segments(job: Job, texts: list[str]) -> list[Segments | Missing]:

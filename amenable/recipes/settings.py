@@ -15,9 +15,12 @@ from typing import Any
 from amenable.report.page import Report
 
 
-def setting(default: Any, help: str, choices: tuple[Any, ...] = ()) -> Any:
-    """A dataclass field with a default, a sentence of help, and the values it may take (empty: any of its type)."""
-    return field(default=default, metadata={"help": help, "choices": choices})
+def setting(default: Any, help: str, choices: tuple[Any, ...] = (), *, also: str = "") -> Any:
+    """A dataclass field with a default, a sentence of help, and the values it may take (empty: any of its type).
+
+    also    a second name, for one that Python does not allow (`from`)
+    """
+    return field(default=default, metadata={"help": help, "choices": choices, "also": also})
 
 
 @dataclass(frozen=True)

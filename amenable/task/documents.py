@@ -4,6 +4,8 @@
     rows                        one JSON object a line with a field `text`; the id is the row's `id`, else FILE:LINE
     NAME of the hub             streamed, never whole on the disk
     python, python:all, ...     the sources of this machine's Python (`task.corpus`)
+    prose, prose:all, ...       what those sources say in English (`task.prose`)
+    functions, functions:tests  the standard library's functions of at most 400 characters (`task.functions`), its tests' too
 
 A `Document` is what has to be read, not its text: reading is the work of whoever scores it, in another process perhaps. The
 order is that of the paths' names and of the lines, so that a count of documents says where to go on.
@@ -29,7 +31,7 @@ ROWS = (".jsonl", ".jsonl.gz", ".json.gz", ".json", ".ndjson")
 NAMES = {"codeparrot": "codeparrot/codeparrot-clean", "pile": "monology/pile-uncopyrighted"}
 """Short names of data sets on the hub. The Pile is its part without the sources that were withdrawn."""
 _FIELDS = {"codeparrot/codeparrot-clean": "content"}
-PYTHON = "python"
+PYTHON, PROSE, FUNCTIONS = "python", "prose", "functions"
 
 
 class Missing(Exception):
@@ -97,8 +99,8 @@ def find_corpus(
     """
     if not corpus:
         raise ConfigError("no corpus is named", "amenable score CORPUS task=pep8: a file, a folder, a glob, a name")
-    if corpus == PYTHON or corpus.startswith(f"{PYTHON}:"):
-        return _python(corpus, tests=tests)
+    if corpus.split(":")[0] in (PYTHON, PROSE, FUNCTIONS):
+        return _of_this_machine(corpus, tests=tests)
     path = Path(corpus).expanduser()
     if path.is_dir():
         kept = [p for pattern in files for p in path.rglob(pattern)] + [p for p in path.rglob("*") if _is_rows(p)]
@@ -112,7 +114,7 @@ def find_corpus(
         )
     name = NAMES.get(corpus, corpus)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or path.suffix in (*ROWS, ".py", ".txt", ".gz"):
-        known = nearest(corpus, [*NAMES, PYTHON])
+        known = nearest(corpus, [*NAMES, PYTHON, PROSE, FUNCTIONS])
         raise DataError(
             f"There is no file or folder {corpus}.", f"Check the path, or name a data set OWNER/NAME; {known}"
         )
@@ -121,17 +123,29 @@ def find_corpus(
 
 def text_of(document: Document, field: str = "text") -> str:
     """The text itself. Errors: Missing with the reason, in a few words that are the same for all of a kind."""
+    return text_and_facts(document, field)[0]
+
+
+def text_and_facts(document: Document, field: str = "text") -> tuple[str, Mapping[str, Any]]:
+    """The text, and what goes with it: the document's `facts`, or of a row all that is not its text, id or scores.
+
+    Errors: those of `text_of`.
+    """
     if document.text is not None:
-        return document.text
-    if document.line is not None:
-        try:
-            row = json.loads(document.line)
-        except ValueError:
-            raise Missing("the line is not JSON") from None
-        value = row.get(field) if isinstance(row, dict) else None
-        if not isinstance(value, str):
-            raise Missing(f"the row has no text in `{field}`")
-        return value
+        return document.text, document.facts
+    if document.line is None:
+        return _file_text(document), document.facts
+    try:
+        row = json.loads(document.line)
+    except ValueError:
+        raise Missing("the line is not JSON") from None
+    value = row.get(field) if isinstance(row, dict) else None
+    if not isinstance(value, str):
+        raise Missing(f"the row has no text in `{field}`")
+    return value, {key: kept for key, kept in row.items() if key not in (field, "text", "id", "ends", "scores")}
+
+
+def _file_text(document: Document) -> str:
     assert document.path is not None
     try:
         if document.path.suffix in (".py", ".pyi"):
@@ -145,10 +159,24 @@ def text_of(document: Document, field: str = "text") -> str:
         raise Missing(f"the file cannot be read: {error.strerror}") from None
 
 
-def _python(corpus: str, *, tests: bool) -> Corpus:
+def _of_this_machine(corpus: str, *, tests: bool) -> Corpus:
+    """The sources of this machine's Python, their prose, or their functions."""
+    kind, _, named = corpus.partition(":")
+    packages = tuple(name for name in named.split(",") if name)
+    if kind == PROSE:
+        from amenable.task.prose import prose_file
+
+        path = prose_file(packages, tests=tests)
+        return Corpus(corpus, (path,), path.parent, total=_unpacked(path))
+    if kind == FUNCTIONS:
+        from amenable.task.functions import rows_of, standard_library
+
+        others = tuple(name for name in packages if name != "tests")
+        functions = standard_library(tests=tests or "tests" in packages, packages=others, longest=400)
+        texts = tuple(Document(name, len(text), text=text, facts=facts) for name, text, facts in rows_of(functions))
+        return Corpus(corpus, sources=texts, total=sum(one.size for one in texts))
     from amenable.task.corpus import python_sources
 
-    packages = tuple(name for name in corpus.partition(":")[2].split(",") if name)
     sources = [
         Document(one.id, one.size, path=one.path, facts=one.facts()) for one in python_sources(packages, tests=tests)
     ]

@@ -54,6 +54,15 @@ class Function:
         """The whole function."""
         return self.signature + self.body
 
+    def prefix(self, seed: int) -> str:
+        """The function cut at random before a space behind its header, where tokens have a border: a context.
+
+        What is left to say differs more than behind a header: an open bracket is hard to get right, a finished line is easy.
+        """
+        text = self.text
+        places = [at for at in range(len(self.signature), len(text)) if text[at] == " " != text[at - 1]]
+        return text[: python_random(seed, "prefix", text).choice(places)]
+
     @property
     def split(self) -> str:
         """ "train", "validation" or "held-out"; the same for all functions of a module."""
@@ -143,6 +152,14 @@ def contexts(
             "ask for fewer, allow longer bodies, or read more packages",
         )
     return python_random(seed, "contexts", split).sample(list(fitting.values()), n)
+
+
+def rows_of(functions: Sequence[Function]) -> Iterator[tuple[str, str, dict[str, str]]]:
+    """Each function as a document: id, text, and facts (`package`, here its module, and `split`)."""
+    counts: dict[str, int] = {}
+    for function in functions:
+        number = counts[function.module] = counts.get(function.module, 0) + 1
+        yield f"{function.module}/{number}", function.text, {"package": function.module, "split": function.split}
 
 
 def fingerprint(functions: Sequence[Function]) -> str:

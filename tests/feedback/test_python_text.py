@@ -15,9 +15,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from amenable.errors import DataError
+from amenable.feedback import python_text
 from amenable.feedback.constraints import all_of, compiles, contains, pep8, pep8_violations
 from amenable.feedback.feature import NamedScore, Values
-from amenable.feedback.python_text import is_program, silent
+from amenable.feedback.python_text import is_program, pep8_codes, silent
 
 TEXTS = st.one_of(st.text("ab \nx=1:(\t", max_size=30), st.text(max_size=20))
 
@@ -214,3 +215,10 @@ def test_a_users_settings_of_pycodestyle_have_no_say(tmp_path: Path) -> None:
     environment = {**os.environ, "XDG_CONFIG_HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.stdout == "0 1 1\n", done.stderr
+
+
+def test_codes_are_those_of_pycodestyle_and_their_sum_is_the_count() -> None:
+    assert pep8_codes("x=1\ny = 2 \n") == {"E225": 1, "W291": 1}
+    assert pep8_codes("") == {}
+    for text in ("x=1  # noqa\n", "def f(:\n", "import os, sys\n" * 3, "a = [1,2]\n\n\n\n"):
+        assert sum(pep8_codes(text).values()) == python_text.pep8_violations(text)

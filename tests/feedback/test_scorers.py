@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import random
+import sys
+from collections.abc import Callable
 
 import pytest
 
 from amenable.errors import ConfigError, FeedbackError
-from amenable.feedback.scorers import Rated, pep8_scorer, pii_scorer, profanity_scorer, scrubadub_scorer
+from amenable.feedback.scorers import (
+    Rated,
+    pep8_scorer,
+    pii_scorer,
+    presidio_scorer,
+    profanity_scorer,
+    scrubadub_scorer,
+)
 
 
 def test_pep8_is_violations_a_character() -> None:
@@ -67,6 +76,28 @@ def test_the_papers_own_package_if_it_is_there() -> None:
     pytest.importorskip("scrubadub")
     [found] = scrubadub_scorer().by_segment(["Nothing here. Mail me at jo@example.com or +49 170 1234567."])
     assert found.scores == (0.0, 2 / 45)
+
+
+def test_presidio_if_it_is_there() -> None:
+    pytest.importorskip("presidio_analyzer")
+    text = "Nothing of 536221234 here. Mail jo@example.com or +49 30 23125 123, IBAN DE89 3704 0044 0532 0130 00."
+    scorer = presidio_scorer()
+    assert scorer.find is not None
+    assert [found.rule for found in scorer.find(text)] == ["email_address", "phone_number", "iban_code"]
+    [found] = scorer.by_segment([text])
+    assert found.scores == (0.0, 3 / (len(text) - 27))
+    weak = presidio_scorer(confidence=0.01).find
+    assert weak is not None
+    assert "us_ssn" in {found.rule for found in weak(text)}  # nine digits are a form that its authors call weak
+
+
+@pytest.mark.parametrize(("make", "module"), [(presidio_scorer, "presidio_analyzer"), (scrubadub_scorer, "scrubadub")])
+def test_what_is_not_installed_is_said(
+    make: Callable[[], object], module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigError, match=r"(?s)not installed.*pip install 'amenable\["):
+        make()
 
 
 def test_toxicity_without_a_network() -> None:

@@ -13,7 +13,7 @@ from tiny import byte_tokenizer, tiny_policy
 
 from amenable.errors import ConfigError, DataError
 from amenable.method.corpus import order_of, stream_of, tokenised
-from amenable.method.pretraining import Pretraining
+from amenable.method.pretraining import Pretraining, lanes
 from amenable.objective.pretraining import MOST, Objective, reward_weights, rewards_of, values_of
 from amenable.policy.packed import PackedLM
 
@@ -185,7 +185,7 @@ def test_the_switch() -> None:
     # it goes on where MLE was: the next row of MLE, but for control tokens and rounding to rows
     order = order_of(CORPUS, seed=2, epoch=0)
     told = stream_of(CORPUS, order, eos=EOS, controls=CONTROLS, threshold=0.0, drop=0.01, seed=2)
-    first = round(2 * 4 / plain.rows_of_a_pass() * told.rows(8))
+    first = lanes(told.rows(8), 4)[round(2 * 4 / plain.rows_of_a_pass() * told.rows(8))]
     assert made.batch(2)[0][0].tolist() == told.ids[first * 8 : first * 8 + 9].tolist()
     assert abs(np.flatnonzero(~told.control)[2 * 4 * 8] - first * 8) <= 16
     kept = method(OBJECTIVES["filtering"], switch_at=0.4)
@@ -243,3 +243,10 @@ def test_before_a_switch_the_value_head_rests() -> None:
         torch.testing.assert_close(found[key], value)
     after, _ = gradients(policy, made, 2)
     assert after["value.weight"].abs().sum() > 0
+
+
+def test_a_step_reads_far_apart_and_a_pass_reads_every_row_once() -> None:
+    for rows, width in ((12, 4), (13, 4), (3, 8), (1, 1), (100, 32)):
+        assert sorted(lanes(rows, width)) == list(range(rows))
+    assert lanes(12, 4).tolist() == [0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11]
+    assert lanes(5, 2).tolist() == [0, 3, 1, 4, 2]

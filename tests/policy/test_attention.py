@@ -29,6 +29,26 @@ def test_it_is_causal_attention(heads: int, shared: int) -> None:
         torch.testing.assert_close(mine, other, rtol=0, atol=1e-6)
 
 
+def test_queries_may_be_the_last_and_heads_may_come_in_several_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float64, from transposed views as a model has them: the last 4 of 7 positions; blocks of one group and of two."""
+    torch.manual_seed(0)
+    shapes = [(3, 4, 4, 8), (3, 7, 2, 8), (3, 7, 2, 8)]
+    given = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    query, key, value = (part.transpose(1, 2) for part in given)
+    weights = torch.randn(3, 4, 4, 8, dtype=torch.float64)
+    past = torch.ones(4, 7, dtype=torch.bool).tril(3)
+    theirs = functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=past, scale=2.0, enable_gqa=True
+    ).transpose(1, 2)
+    expected = torch.autograd.grad((weights * theirs).sum(), given)
+    for block in (1, 2 * 2 * 4 * 7, attention.BLOCK):
+        monkeypatch.setattr(attention, "BLOCK", block)
+        own = attention.causal(query, key, value, 2.0)
+        torch.testing.assert_close(own, theirs, rtol=0, atol=1e-6)
+        for mine, other in zip(torch.autograd.grad((weights * own).sum(), given), expected, strict=True):
+            torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_a_bfloat16_training_uses_it_and_has_the_same_gradient(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = tiny_policy(kind, scale=3.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,8 @@ from tiny import tiny_policy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from amenable.errors import ModelError
-from amenable.policy.causal_lm import CausalLM
-from amenable.policy.control import BAD, GOOD, Placing, conditioned, controls_of, with_controls
+from amenable.policy.causal_lm import CausalLM, LoRA
+from amenable.policy.control import BAD, GOOD, Placing, conditioned, controls_of, unconditioned, with_controls
 from amenable.policy.loading import load_policy
 from amenable.policy.scratch import from_scratch
 from amenable.records import Decoding
@@ -99,8 +100,112 @@ def test_plain_transformers_does_it_too(placing: Placing, tmp_path: Path) -> Non
     assert isinstance(again, CausalLM)
     assert controls_of(again) == controls
     assert again.encode("def") == given["input_ids"][0].tolist()
-    drawn = conditioned(again).sample([""], n=8, decoding=Decoding(max_tokens=10))
-    assert controls.bad not in drawn.tokens
+
+
+def saved(placing: Placing, folder: Path) -> str:
+    """A saved model that writes control tokens nearly everywhere, its embeddings tied as a trained one's are."""
+    policy = with_controls(from_scratch(TEXTS, vocabulary=300, width=32, layers=1, heads=2), placing=placing)
+    controls = controls_of(policy)
+    assert controls is not None
+    with torch.no_grad():
+        policy.model.lm_head.weight[[controls.good, controls.bad]] *= 12
+    policy.save(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("placing", PLACINGS)
+def test_a_loaded_model_is_conditioned_by_itself(placing: Placing, tmp_path: Path) -> None:
+    name, decoding = saved(placing, tmp_path), Decoding(max_tokens=12)
+    used, plain, warned = (
+        load_policy(name, dtype="float32", conditioning=how)  # type: ignore[arg-type]
+        for how in (True, False, "bad")
+    )
+    controls = controls_of(used)  # type: ignore[arg-type]
+    assert controls is not None
+    eos, good, bad = used.eos_ids[0], controls.good, controls.bad
+    drawn = used.sample(["", "def"], n=30, decoding=decoding)
+    assert used.encode("")[:2] == [eos, good]
+    assert not any(bad in drawn.ids(i) or GOOD in drawn.texts[i] for i in range(60))
+    assert (good in drawn.tokens) == (placing == "each")
+    torch.testing.assert_close(used.log_prob(drawn), drawn.log_probs, atol=1e-4, rtol=1e-4)
+    # its tokenizer does not say what is no text: so a server's texts are without it, too
+    assert used.tokenizer.decode([good, *used.encode_completion("def f", eos=False), bad]) == "def f"
+    free = plain.sample([""], n=60, decoding=decoding)
+    assert plain.encode("") == [eos]
+    assert good in free.tokens
+    assert bad in free.tokens
+    assert any(BAD in text for text in free.texts)
+    worse = warned.sample([""], n=60, decoding=decoding)
+    assert warned.encode("")[:2] == [eos, bad]
+    assert good not in worse.tokens
+    assert (bad in worse.tokens) == (placing == "each")
+    for one in (used, plain, warned):  # one weight, whatever was made of it
+        back = conditioned(one)  # type: ignore[arg-type]
+        assert back.encode("def") == used.encode("def")
+        torch.testing.assert_close(back.log_prob(drawn), drawn.log_probs, atol=1e-4, rtol=1e-4)
+        assert (
+            back.model.get_input_embeddings().weight.data_ptr() == one.model.get_output_embeddings().weight.data_ptr()
+        )
+    frozen = used.frozen(torch.float64)
+    assert bool(torch.isneginf(frozen.log_prob(free).sum(1)).any())
+    assert frozen.encode("") == used.encode("")
+
+
+@pytest.mark.parametrize("placing", PLACINGS)
+def test_it_is_trained_and_saved_like_any_other(placing: Placing, tmp_path: Path) -> None:
+    """A step raises what it is given, changes no bias, and the saved model is the law that was trained."""
+    used = load_policy(saved(placing, tmp_path / "before"), dtype="float32")
+    drawn = used.sample(["def"], n=16, decoding=Decoding(max_tokens=8))
+    copy = used.trainable_copy()
+    named = dict(copy.trainable_parameters())
+    assert "lm_head.bias" not in named
+    optimiser = torch.optim.AdamW(named.values(), lr=1e-3, weight_decay=0.1)
+    before = float(used.log_prob(drawn).sum().detach())
+    for _ in range(3):
+        total, _ = copy.weighted_log_prob(drawn, torch.ones(16))
+        optimiser.zero_grad()
+        (-total).backward()
+        optimiser.step()
+    assert all(bool(value.isfinite().all()) for value in named.values())
+    trained = copy.log_prob(drawn).detach()
+    assert float(trained.sum()) > before
+    assert used.log_prob(drawn).sum().item() == pytest.approx(before)  # a copy
+    copy.save(tmp_path / "after")
+    again = load_policy(str(tmp_path / "after"), dtype="float32")
+    torch.testing.assert_close(again.log_prob(drawn).detach(), trained, atol=1e-5, rtol=1e-4)
+    assert again.encode("def") == used.encode("def")
+    assert controls_of(again) == controls_of(used)  # type: ignore[arg-type]
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "after")
+    assert model.lm_head.bias is None
+    assert model.generation_config.suppress_tokens == list(controls_of(used).suppressed)  # type: ignore[arg-type, union-attr]
+    assert AutoTokenizer.from_pretrained(tmp_path / "after")("def")["input_ids"] == used.encode("def")
+
+
+def test_an_adapter_over_it_is_loaded_as_it_was_trained(tmp_path: Path) -> None:
+    used = load_policy(saved("each", tmp_path / "base"), dtype="float32")
+    copy = used.trainable_copy(LoRA(rank=2))
+    with torch.no_grad():
+        for _, value in copy.trainable_parameters():
+            value.add_(0.05)
+    drawn = copy.sample(["def"], n=8, decoding=Decoding(max_tokens=8))
+    copy.save(tmp_path / "adapter")
+    again = load_policy(str(tmp_path / "adapter"), dtype="float32")
+    torch.testing.assert_close(again.log_prob(drawn).detach(), drawn.log_probs, atol=1e-3, rtol=1e-3)
+    assert again.encode("") == used.encode("")
+    assert controls_of(again).bad not in again.sample([""], n=30, decoding=Decoding(max_tokens=8)).tokens  # type: ignore[arg-type, union-attr]
+
+
+def test_controls_on_top_of_controls_are_the_same(tmp_path: Path) -> None:
+    """Going on from a conditionally trained model: no second token, no second <|good|>, its embeddings as they were."""
+    used = load_policy(saved("first", tmp_path), dtype="float32")
+    assert isinstance(used, CausalLM)
+    more = with_controls(used, placing="each")
+    assert more.encode("def") == used.encode("def")
+    assert controls_of(more) == replace(controls_of(used), suppressed=(controls_of(used).bad,))  # type: ignore[type-var, union-attr]
+    old, new = (one.model.get_input_embeddings().weight for one in (used, more))
+    assert torch.equal(old, new)
+    assert more.model.lm_head.bias is None
+    assert unconditioned(tiny_policy()).encode("a") == tiny_policy().encode("a")
 
 
 def test_new_tokens_begin_like_the_others_which_stay() -> None:
@@ -127,8 +232,20 @@ def test_a_model_with_room_in_its_vocabulary_is_not_resized() -> None:
     assert len(with_controls(tiny_policy(), placing="each").model.get_input_embeddings().weight) == 260
 
 
-def test_what_cannot_be() -> None:
+def test_what_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="objective=conditional"):
         conditioned(tiny_policy())
-    with pytest.raises(ModelError, match="cannot be trained"):
-        conditioned(eager("first")).trainable_copy()
+    tiny_policy().save(tmp_path)
+    with pytest.raises(ModelError, match="no control tokens"):
+        load_policy(str(tmp_path), conditioning="bad")
+    assert load_policy(str(tmp_path)).encode("a") == tiny_policy().encode("a")
+
+
+def test_a_bias_that_the_output_layer_had_is_kept() -> None:
+    raw = eager("each")
+    used, controls = conditioned(raw), controls_of(raw)
+    assert controls is not None
+    back = unconditioned(used)
+    assert torch.equal(back.model.lm_head.bias, raw.model.lm_head.bias)
+    assert torch.isneginf(used.model.lm_head.bias).nonzero().flatten().tolist() == [controls.bad]
+    assert float(raw.model.lm_head.bias[controls.bad]) == 6.0

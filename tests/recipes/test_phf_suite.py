@@ -65,8 +65,25 @@ def test_arms_are_kept_and_may_become_more(corpus: str, tmp_path: Path) -> None:
 
 
 def test_an_arm_is_what_pretrain_would_run() -> None:
-    settings = one(TINY, "awr", 3)
+    settings = one(replace(TINY, switch_at=0.25), "awr", 3)
     assert (settings.objective, settings.seed, settings.tokens, settings.size) == ("awr", 3, 256, "1m")
+    assert settings.switch_at == 0.0
+    assert one(replace(TINY, switch_at=0.25), "awr-switched", 3) == replace(settings, switch_at=0.25)
+    assert one(TINY, "awr-switched", 3) == replace(settings, switch_at=0.5)
+
+
+def test_from_scratch_beside_switching_at_half_at_equal_tokens(corpus: str, tmp_path: Path) -> None:
+    settings = replace(TINY, corpus=corpus, objectives=("rwr", "rwr-switched"))
+    text = report_text(recipe.run(settings, tmp_path / "suite"))
+    assert "switched / from scratch" in text
+    rows = {
+        name: [
+            json.loads(line) for line in (tmp_path / "suite" / f"{name}-0" / "metrics.jsonl").read_text().splitlines()
+        ]
+        for name in settings.objectives
+    }
+    assert [["weight" in row for row in arm] for arm in rows.values()] == [[True, True], [False, True]]
+    assert {sum(row["tokens"] for row in arm) for arm in rows.values()} == {256}
 
 
 def test_intervals() -> None:
@@ -81,6 +98,9 @@ def test_the_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "phf-suite", "tokens=200000", "--out", str(tmp_path / "out"), "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "6 objectives, 3 seeds: 18 arms of 200,000 tokens each; about" in said
+    words = ["run", "phf-suite", "objectives=conditional,conditional-switched", "seeds=1"]
+    assert main([*words, "--out", str(tmp_path / "out"), "--dry-run"]) == 0
+    assert "conditional-switched: the same tokens, the first 50% of them by MLE" in capsys.readouterr().out
     assert main(["run", "phf-suite", "objectives=mle,awl", "--out", str(tmp_path / "out"), "--dry-run"]) == 2
     assert "awr" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="at least one"):

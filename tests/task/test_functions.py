@@ -128,3 +128,14 @@ def test_packages_are_read_besides(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     }
     with pytest.raises(DataError, match="no_such_package"):
         standard_library(packages=("no_such_package",))
+
+
+def test_a_prefix_is_the_function_s_beginning_cut_at_a_border_of_words() -> None:
+    head, body = "def f(a, b):\n", "    if a:\n        return [a, b]\n    return b\n"
+    ends = ["", "    if", "if a:\n", "        return", "[a,", "b]\n", "    return"]  # what stands last before each cut
+    function = Function("m", head, body)
+    found = sorted({function.prefix(seed) for seed in range(200)}, key=len)
+    assert [function.text.startswith(one) for one in found] == [True] * len(ends)
+    assert [one.endswith(end) for one, end in zip(found, ends, strict=True)] == [True] * len(ends)
+    assert found[0] == head
+    assert function.prefix(3) == function.prefix(3)

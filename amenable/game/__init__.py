@@ -1,0 +1,21 @@
+"""Signalling games: language itself is learned from feedback, which is the listener's success.
+
+world = Attributes(values=(5, 5))
+game = Signalling(world, channel=Flip(0.1), length=2, alphabet=5, loss="factored")
+runs = train(game, Speaker("mlp"), Listener("mlp"), seeds=64)
+"""
+
+from amenable.game.agents import Listener, ListenerNetwork, Speaker, SpeakerNetwork
+from amenable.game.channels import Burst, Channel, Delete, Erase, Flip, Insert, Permute
+from amenable.game.iterated import Lineage, iterate
+from amenable.game.runs import Runs
+from amenable.game.signalling import Signalling
+from amenable.game.training import train
+from amenable.game.walk import Grid, Walk, Walks, train_walk
+from amenable.game.worlds import Attributes, Shapes
+
+__all__ = [
+    "Attributes", "Burst", "Channel", "Delete", "Erase", "Flip", "Grid", "Insert", "Lineage", "Listener",
+    "ListenerNetwork", "Permute", "Runs", "Shapes", "Signalling", "Speaker", "SpeakerNetwork", "Walk", "Walks",
+    "iterate", "train", "train_walk",
+]  # fmt: skip
