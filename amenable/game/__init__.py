@@ -10,12 +10,13 @@ from amenable.game.channels import Burst, Channel, Delete, Erase, Flip, Insert, 
 from amenable.game.iterated import Lineage, iterate
 from amenable.game.runs import Runs
 from amenable.game.signalling import Signalling
+from amenable.game.sweep import Sweep, sweep
 from amenable.game.training import train
 from amenable.game.walk import Grid, Walk, Walks, train_walk
 from amenable.game.worlds import Attributes, Shapes
 
 __all__ = [
     "Attributes", "Burst", "Channel", "Delete", "Erase", "Flip", "Grid", "Insert", "Lineage", "Listener",
-    "ListenerNetwork", "Permute", "Runs", "Shapes", "Signalling", "Speaker", "SpeakerNetwork", "Walk", "Walks",
-    "iterate", "train", "train_walk",
+    "ListenerNetwork", "Permute", "Runs", "Shapes", "Signalling", "Speaker", "SpeakerNetwork", "Sweep", "Walk",
+    "Walks", "iterate", "sweep", "train", "train_walk",
 ]  # fmt: skip

@@ -137,7 +137,9 @@ def played(
     with torch.no_grad():
         every = torch.arange(game.world.objects, device=speaker.flat.device)
         codes = torch.cat([speaker.speak(part).messages for part in torch.split(every, ROWS)], 1)
-        right = _understood(game, listener, codes, every)
+        empty = game.alphabet + 1  # where a channel may make strings longer
+        clean = torch.nn.functional.pad(codes, (0, game.received_length - game.length), value=empty)
+        right = _understood(game, listener, clean, every)
         noisy = _through_noise(game, listener, codes, every, seed=seed)
     seen = game.world.trained
     hidden = list(game.world.held_out)
