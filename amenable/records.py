@@ -157,3 +157,19 @@ class Samples:
     def ids(self, index: int) -> list[int]:
         """The sampled token ids of sample `index`, without padding."""
         return [int(token) for token in self.tokens[index, : int(self.lengths[index])]]
+
+
+def as_samples(contexts: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], *, ended: Ended = "eos") -> Samples:
+    """Given (not drawn) token ids in the record of a batch; their log-probabilities are unknown, hence NaN."""
+    lengths = torch.tensor([len(target) for target in targets])
+    tokens = torch.zeros(len(targets), int(lengths.max()), dtype=torch.int64)
+    for row, target in enumerate(targets):
+        tokens[row, : len(target)] = torch.tensor(target)
+    return Samples(
+        context_ids=contexts,
+        tokens=tokens,
+        lengths=lengths,
+        log_probs=torch.full(tokens.shape, torch.nan),
+        texts=[""] * len(targets),
+        ended=[ended] * len(targets),
+    )

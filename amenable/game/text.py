@@ -32,7 +32,7 @@ import torch
 
 from amenable.errors import ConfigError, FeedbackError
 from amenable.game.worlds import Attributes
-from amenable.records import Samples
+from amenable.records import as_samples
 from amenable.seeding import python_random
 
 SPEAKER = """\
@@ -136,7 +136,9 @@ class LanguageListener:
                                    for pair in itertools.product([text], own)))  # fmt: skip
         read = {text: self.policy.encode(self.prompt(text)) for text in dict.fromkeys(messages)}
         names = {name: self.policy.encode_completion(said(name), eos=False) for _, name in asked}
-        values = self.policy.log_prob(_given([read[text] for text, _ in asked], [names[name] for _, name in asked]))
+        values = self.policy.log_prob(
+            as_samples([read[text] for text, _ in asked], [names[name] for _, name in asked], ended="length")
+        )
         found = dict(zip(asked, values.double().sum(-1).cpu().tolist(), strict=True))
         rows = [[found[text, name] for name in own] for text, own in zip(messages, candidates, strict=True)]
         return torch.tensor(rows, dtype=torch.float64).log_softmax(-1)
@@ -263,19 +265,3 @@ class Players:
         players = {"speaker": self.speaker, **({"listener": self.listener} if self.learns else {})}
         for who, policy in players.items():
             yield from ((f"{who}.{name}", value) for name, value in policy.trainable_parameters())
-
-
-def _given(contexts: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> Samples:
-    """Given (not drawn) token ids in the record of a batch."""
-    lengths = torch.tensor([len(target) for target in targets])
-    tokens = torch.zeros(len(targets), int(lengths.max()), dtype=torch.int64)
-    for row, target in enumerate(targets):
-        tokens[row, : len(target)] = torch.tensor(target)
-    return Samples(
-        context_ids=contexts,
-        tokens=tokens,
-        lengths=lengths,
-        log_probs=torch.full(tokens.shape, torch.nan),
-        texts=[""] * len(targets),
-        ended=["length"] * len(targets),
-    )

@@ -20,7 +20,7 @@ import torch
 from amenable.errors import TrainingError
 from amenable.method.protocol import Loss
 from amenable.policy.scoring import length_groups
-from amenable.records import Samples
+from amenable.records import as_samples
 from amenable.sampling.proposal import State
 from amenable.seeding import python_random
 
@@ -84,19 +84,3 @@ class Imitation:
 
     def restore(self, policy: Any, state: State) -> None:
         """Nothing to put back."""
-
-
-def as_samples(contexts: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> Samples:
-    """Given (not drawn) token ids in the record of a batch; their log-probabilities are unknown, hence NaN."""
-    lengths = torch.tensor([len(target) for target in targets])
-    tokens = torch.zeros(len(targets), int(lengths.max()), dtype=torch.int64)
-    for row, target in enumerate(targets):
-        tokens[row, : len(target)] = torch.tensor(target)
-    return Samples(
-        context_ids=contexts,
-        tokens=tokens,
-        lengths=lengths,
-        log_probs=torch.full(tokens.shape, torch.nan),
-        texts=[""] * len(targets),
-        ended=["eos"] * len(targets),
-    )

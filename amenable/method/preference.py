@@ -23,7 +23,6 @@ from typing import Any, Literal, Protocol
 import torch
 
 from amenable.errors import ConfigError, TrainingError
-from amenable.method.imitation import as_samples
 from amenable.method.protocol import Loss
 from amenable.objective.divergence import Divergence, ReverseKL
 from amenable.objective.preference import (
@@ -35,7 +34,7 @@ from amenable.objective.preference import (
     usable_for_dpo,
 )
 from amenable.policy.scoring import length_groups
-from amenable.records import Samples
+from amenable.records import Samples, as_samples
 from amenable.sampling.proposal import State
 from amenable.seeding import python_random
 

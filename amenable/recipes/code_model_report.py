@@ -19,11 +19,10 @@ import numpy as np
 from amenable.evaluation.code import mean_ast_nodes
 from amenable.evaluation.interval import Estimate, bootstrap_mean, no_data, wilson
 from amenable.feedback.python_text import is_program, silent
-from amenable.method.imitation import as_samples
 from amenable.policy.causal_lm import CausalLM
 from amenable.progress import bar
 from amenable.recipes.environment import command_of, versions
-from amenable.records import Decoding, Failure, Verdict
+from amenable.records import Decoding, Failure, Verdict, as_samples
 from amenable.report.page import (
     Cards,
     Column,

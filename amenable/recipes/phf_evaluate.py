@@ -48,15 +48,14 @@ from amenable.recipes.audit import (
 )
 from amenable.recipes.environment import machine, prepare
 from amenable.recipes.phf_evaluate_report import Found, build_report
-from amenable.recipes.pretrain_arm import Prepared, held_out_bits, sampled
+from amenable.recipes.pretrain_arm import Prepared, held_out_bits, sampled, whole_documents
 from amenable.recipes.pretrain_data import Corpus, scorer_of
 from amenable.recipes.settings import Recipe, setting
 from amenable.records import Decoding
 from amenable.report.html import write
 from amenable.report.page import Report
 from amenable.runs import Row, Run
-from amenable.seeding import derive, python_random
-from amenable.task.scored_corpus import ScoredDocument
+from amenable.seeding import derive
 
 UNIT: dict[str, Any] = {"pep8": "lines", "pii": "sentences", "toxicity": "sentences"}
 BATCH = 64  # reference samples scored at once
@@ -213,15 +212,7 @@ def _with_controls(policy: CausalLM, ids: Sequence[int], text: str, task: str, p
 
 def bits_of(settings: EvaluateSettings, policy: CausalLM, corpus: Corpus) -> list[Row]:
     """Bits of held-out documents, `settings.held_out` bytes of whole ones together, as `pretrain` chooses them."""
-    rest = list(corpus.held_out)
-    python_random(0, "held out").shuffle(rest)
-    chosen: list[ScoredDocument] = []
-    room = settings.held_out
-    for document in rest:
-        size = len(document.text.encode("utf-8", "surrogatepass"))
-        if size <= room or not chosen:
-            chosen.append(document)
-            room -= size
+    chosen = whole_documents(corpus.held_out, settings.held_out)
     means = np.array([math.nan if one.mean is None else one.mean for one in corpus.train])
     clean = threshold_at(means, quantile=settings.quantile, of="documents")
     raw = unconditioned(policy)

@@ -103,19 +103,24 @@ def prepared(settings: Any, corpus: Corpus, *, seed: int, like: Prepared | None 
     policy = base_policy(settings, corpus, seed=seed)
     if like is not None and like.policy.tokenizer.get_vocab() == policy.tokenizer.get_vocab():
         return replace(like, policy=policy)
-    rest = list(corpus.held_out)
-    python_random(0, "held out").shuffle(rest)
-    chosen: list[ScoredDocument] = []
-    room = settings.held_out
-    for document in rest:
-        size = len(document.text.encode("utf-8", "surrogatepass"))
-        if size <= room or not chosen:
-            chosen.append(document)
-            room -= size
+    chosen = whole_documents(corpus.held_out, settings.held_out)
     with bar("tokens") as progress:
         tokens = tokenised(corpus.train, policy.tokenizer, progress=progress)
     held_out = tokenised(chosen, policy.tokenizer)
     return Prepared(policy, tokens, held_out, chosen, thresholds(tokens, quantile=settings.quantile))
+
+
+def whole_documents(documents: Sequence[ScoredDocument], size: int) -> list[ScoredDocument]:
+    """Some of the documents, whole ones of at most `size` bytes together (one at least), the same ones each time."""
+    rest = list(documents)
+    python_random(0, "held out").shuffle(rest)
+    chosen: list[ScoredDocument] = []
+    for document in rest:
+        own = len(document.text.encode("utf-8", "surrogatepass"))
+        if own <= size or not chosen:
+            chosen.append(document)
+            size -= own
+    return chosen
 
 
 def method_of(settings: Any, made: Prepared, objective: Objective, policy: CausalLM, *, seed: int) -> Pretraining:

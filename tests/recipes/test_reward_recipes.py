@@ -16,7 +16,6 @@ from amenable.cli import main
 from amenable.errors import ConfigError, DataError, TrainingError
 from amenable.feedback.reward_model import RewardModel, load_reward_model, new_reward_model
 from amenable.feedback.reward_reading import Encoded
-from amenable.method.imitation import as_samples
 from amenable.method.reward_head import cross_validated, fit_head, fold_of
 from amenable.objective.divergence import ForwardKL, ReverseKL
 from amenable.policy.loading import load_policy
@@ -29,6 +28,7 @@ from amenable.recipes.pairs import Pairs
 from amenable.recipes.reward_model import RewardModelSettings, plan, run
 from amenable.recipes.reward_model_report import Judged
 from amenable.recipes.reward_training import cached_features
+from amenable.records import as_samples
 from amenable.report.page import Headlines, Report, Table
 from amenable.task.dialogue import opening
 
