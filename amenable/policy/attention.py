@@ -1,7 +1,7 @@
 """Attention for short sequences in bfloat16 on a CPU, where the gradient of torch's fused kernel is slow.
 
     s = q k' / sqrt(d)      p = exp(s - z), z = log sum exp of s over the past, in float32      o = p v
-    dv = p' do      ds = p (do v' - sum(do o))      dq = ds k / sqrt(d)      dk = ds' q / sqrt(d)
+    dv = p' do      ds = p (do v' - sum(p do v'))      dq = ds k / sqrt(d)      dk = ds' q / sqrt(d)
 
     letter  shape               what it is
     q, o    (N, H, T, d)        queries of H heads, and what they read
@@ -66,18 +66,18 @@ class _Causal(torch.autograd.Function):
         out, normaliser = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             query, keys, values, 0.0, mask is None, attn_mask=mask, scale=scaling
         )
-        ctx.save_for_backward(query, key, value, out, normaliser)
+        ctx.save_for_backward(query, key, value, normaliser)
         ctx.scaling = scaling
         mixed: torch.Tensor = out.transpose(1, 2)
         return mixed
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[Any, ...]:
-        query, key, value, out, normaliser = ctx.saved_tensors
+        query, key, value, normaliser = ctx.saved_tensors
         length, whole, groups = query.shape[2], key.shape[2], key.shape[0] * key.shape[1]
         # heads that share a key lie side by side as its queries: no key is copied
-        given = (query, gradients[0].transpose(1, 2), out, normaliser.unsqueeze(-1), key, value)
-        q, do, o, z, k, v = (part.reshape(groups, -1, part.shape[-1]) for part in given)
+        given = (query, gradients[0].transpose(1, 2), normaliser.unsqueeze(-1), key, value)
+        q, do, z, k, v = (part.reshape(groups, -1, part.shape[-1]) for part in given)
         dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
         step = max(1, BLOCK // (q.shape[1] * whole))
         for first in range(0, groups, step):
@@ -85,8 +85,10 @@ class _Causal(torch.autograd.Function):
             # s in float32, as the fused kernel has it
             shares = torch.bmm(q[at].float().mul_(ctx.scaling), k[at].float().transpose(1, 2)).sub_(z[at]).exp_()
             shares.view(-1, length, whole).tril_(whole - length)
-            along = (do[at].float() * o[at]).sum(-1, keepdim=True)
-            slopes = torch.bmm(do[at], v[at].transpose(1, 2)).float().sub_(along).mul_(shares).mul_(ctx.scaling)
+            slopes = torch.bmm(do[at], v[at].transpose(1, 2)).float()
+            # sum(do o) would do, but for o that was rounded
+            along = torch.linalg.vecdot(slopes, shares).unsqueeze(-1)
+            slopes.sub_(along).mul_(shares).mul_(ctx.scaling)
             slopes = slopes.to(q.dtype)
             dv[at] = torch.bmm(shares.to(q.dtype).transpose(1, 2), do[at])
             dq[at] = torch.bmm(slopes, k[at])
