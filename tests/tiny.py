@@ -44,10 +44,16 @@ CONFIGS = {
 }  # fmt: skip
 
 
-def tiny_policy(kind: str = "llama", *, scale: float = 6.0, pad_is_eos: bool = True, seed: int = 0) -> CausalLM:
-    """A random two-layer model over bytes. `scale` sharpens its output law, so that a wrong law is easy to see."""
+def tiny_policy(
+    kind: str = "llama", *, scale: float = 6.0, pad_is_eos: bool = True, seed: int = 0, context: int = 0
+) -> CausalLM:
+    """A random two-layer model over bytes. `scale` sharpens its output law, so that a wrong law is easy to see.
+
+    context: positions, where the kind's own 256 or so are too few.
+    """
     torch.manual_seed(seed)
     config = CONFIGS[kind]()
+    config.max_position_embeddings = context or config.max_position_embeddings
     config.eos_token_id, config.pad_token_id, config.bos_token_id = 256, 256 if pad_is_eos else 257, None
     model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():

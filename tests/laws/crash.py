@@ -10,6 +10,7 @@ Processes are forked from one that has imported everything, so that a try takes 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -30,16 +31,18 @@ from tiny import tiny_policy
 from amenable import durable
 from amenable.errors import StorageError
 from amenable.feedback.reward_model import RewardModel, new_reward_model
+from amenable.game.text import World, scenes_of
 from amenable.method.loop import Optimisation
 from amenable.policy.packed import PackedLM
 from amenable.policy.quiet import quiet
 from amenable.recipes.reward_training import trained_reward_model
+from amenable.recipes.text_game import TextGameSettings, load_players, training
 from amenable.recipes.training import trained
 from amenable.records import Decoding
 from amenable.runs import Run
 
 LOG = Path(tempfile.gettempdir()) / f"crash-{os.getpid()}.log"  # what the last child said
-KEPT = ("samples.jsonl", "round-1/metrics.jsonl", "round-1/model/model.safetensors", "config.yaml")
+KEPT = ("samples.jsonl", "round-1/metrics.jsonl", "config.yaml")
 
 
 def study(method: str, folder: Path) -> None:
@@ -55,6 +58,8 @@ def study(method: str, folder: Path) -> None:
             untrained(), BUILDERS[method](), adapter="full", centre_on=PAIRS, **settings
         )
         said = [str(score) for score in model(["ab"], ["cd"])]
+    elif method == "BothPlay":
+        metrics, said = played(BUILDERS[method](), folder / "round-1", run)
     else:
         prior = tiny_policy()
         if method.startswith("Pretraining"):
@@ -63,6 +68,16 @@ def study(method: str, folder: Path) -> None:
         said = policy.sample(["ab"], n=2, seed=3, decoding=Decoding(max_tokens=8)).texts
     run.stage("after", lambda: [{"text": text, "metrics": metrics[-1]} for text in said])
     run.close()
+
+
+def played(settings: TextGameSettings, folder: Path, run: Run) -> tuple[list[dict[str, Any]], list[str]]:
+    """Speaker and listener, as `amenable run text-game` trains them, and what the speaker says then."""
+    world, prior = World(), tiny_policy(context=1024)
+    scenes = scenes_of(world.split(0.25, seed=0)[0], 4, candidates=2, seed=0)
+    training(settings, prior, world, scenes, True, 0.05, 3, folder, run)
+    players = load_players(settings, prior, True, folder)
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return metrics, list(players.speaker.sample(["ab"], n=2, seed=3, decoding=settings.decoding).texts)
 
 
 def untrained() -> RewardModel:
@@ -128,7 +143,9 @@ def main(method: str, folder: Path, every: int, how: str) -> int:
             break
         assert status == (8 if how == "full" else -signal.SIGKILL), (at, status, LOG.read_text())
         assert in_child(lambda cut=cut: study(method, cut)) == 0, f"operation {at}: {LOG.read_text()}"  # type: ignore[misc]
-        for name in KEPT:
+        models = [str(path.relative_to(folder / "whole")) for path in (folder / "whole").rglob("*.safetensors")]
+        assert models
+        for name in (*KEPT, *models):
             same = (cut / name).read_bytes() == (folder / "whole" / name).read_bytes()
             assert same, f"{name} differs after operation {at}"
         left = [str(path) for path in cut.rglob("*") if "checkpoint" in path.name or "partial" in path.name]

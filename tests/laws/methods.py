@@ -1,6 +1,7 @@
 """Small instances of every training method in the package; a method without one fails the laws.
 
-"FDPG/replay" is another instance of FDPG: what a method remembers depends on its settings.
+"FDPG/replay" is another instance of FDPG: what a method remembers depends on its settings. Two players who learn together
+are trained by their recipe: of BothPlay it is the settings that stand here.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from amenable.method.pretraining import Pretraining
 from amenable.objective.divergence import ForwardKL, JensenShannon, ReverseKL
 from amenable.objective.pretraining import Objective
 from amenable.objective.reward import ExpectedReward
+from amenable.recipes.text_game import TextGameSettings
 from amenable.records import Decoding
 from amenable.sampling.proposal import Adaptive, Replay
 from amenable.target.posterior import Target
@@ -76,6 +78,17 @@ BUILDERS: dict[str, Callable[[], Any]] = {
     "RewardModelling": lambda: RewardModelling(PAIRS, epochs=3, batch_size=3, seed=1),
     "Pretraining/awr": lambda: pretraining(Objective("awr", beta=0.5, alpha=0.5)),
     "Pretraining/conditional": lambda: pretraining(Objective("conditional", threshold=0.0)),
+    "BothPlay": lambda: TextGameSettings(
+        steps=4,
+        scenes_per_step=1,
+        samples_per_scene=3,
+        max_tokens=4,
+        adapter="none",
+        checkpoint_every=2,
+        on_full="stop",
+        precision="float32",
+        noise=0.2,
+    ),
     "PPO": lambda: matching(PPO, ExpectedReward(beta=0.2, of="log-potential"), epochs=3),
     "PPO/value": lambda: matching(PPO, ExpectedReward(beta=0.2, of="log-potential"), epochs=2, baseline="value"),
 }
