@@ -43,6 +43,7 @@ _CROWDED = re.compile(  # an operator, comma or colon that may lack a space on a
 )
 _SPACED = re.compile(r"[\[({][ \t]|[ \t][\]}),;:]|^@\s")
 _AMBIGUOUS = re.compile(r"(?<![A-Za-z_])[lOI](?!\w)")
+_FEED = re.compile(r"\S[^\n]*[\v\f]")  # behind a sign it is no white space to pycodestyle; alone on a line it is usual
 _HEADS = ("def", "class", "async", "@")
 _IMPORTS = ("import ", "from ", "lazy ")
 
@@ -80,7 +81,7 @@ def reference_rows(lines: list[str], options: Any) -> tuple[list[int], int]:
 
 
 def _rows(lines: list[str], options: Any) -> tuple[list[int], int]:
-    if pycodestyle.__version__.rpartition(".")[0] in COMPARED:
+    if pycodestyle.__version__.rpartition(".")[0] in COMPARED and not any(map(_FEED.search, lines)):
         report = Rows(options)
         try:
             Guarded(list(lines), options, report).check_all()
