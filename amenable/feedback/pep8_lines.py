@@ -34,7 +34,7 @@ _SKIPPED = frozenset((tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.D
 _NEWLINES = frozenset((tokenize.NL, tokenize.NEWLINE))
 _USUAL = _SKIPPED | {tokenize.NAME, tokenize.NUMBER, tokenize.OP, tokenize.STRING, tokenize.COMMENT, tokenize.ENDMARKER}
 _WORDS = "|".join(word for word in keyword.kwlist if word not in pycodestyle.SINGLETONS)
-_TOUCHED = re.compile(rf"(?<![A-Za-z_])(?:{_WORDS})[^\s:\w]")  # a keyword, and no space behind it
+_TOUCHED = re.compile(rf"(?<![A-Za-z_])(?:{_WORDS})(?:[^\s:\w]|:=)")  # a keyword, and no space behind it
 _SIGNS = "+*/%@&|^<>=!-"
 _OPERATOR = r"(?:[-+*/%@&|^<>]|//|\*\*|<<|>>|[-+*/%@&|^<>=!]=|(?://|\*\*|<<|>>)=|=|->)"
 _CROWDED = re.compile(  # an operator, comma or colon that may lack a space on a side

@@ -63,6 +63,7 @@ PROGRAMS = st.lists(st.tuples(FRAGMENTS, GAPS), max_size=25).map(lambda parts: "
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 @example(",\x0c")
 @example("x,\x0b\n")
+@example("def:=\n")
 @given(PROGRAMS | st.text(alphabet="ab(): \n\t'\"#=,\\é\x0c", max_size=40))
 def test_it_is_equal_on_made_up_text(text: str) -> None:
     found = pep8_by_line(text)
