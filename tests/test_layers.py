@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "game": {  # a game is a method of the loop; its runs are scored by the metrics of languages
         "policy.protocol", "feedback.kinds", "objective", "method.loop", "method.protocol", "sampling.proposal",
         "evaluation.compositionality", "evaluation.messages", "evaluation.interval", "evaluation.paired",
-        "evaluation.permutation",
+        "evaluation.permutation", "report.svg",
     },
     "method": {  # policy.scoring: how sequences are grouped by length, pure functions of lengths
         "policy.protocol", "policy.scoring", "feedback.kinds", "target", "objective", "sampling", "game",

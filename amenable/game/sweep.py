@@ -1,7 +1,7 @@
 """The same game at several levels of noise, every level with its own languages, and what noise did to them.
 
     found = sweep(game, noise=[0, 0.1, 0.2], seeds=64)
-    for one in found.compare("topsim", to=0):
+    for one in found.compare("topsim", to=0):        # .plot("catalysis.svg") draws it
         print(one.arm.noise, one.difference.text(signed=True), one.p, one.adjusted, one.smallest)
 
     difference  mean over an arm's runs less mean over the reference's, Student's t     p         permutation test, one-sided
@@ -14,8 +14,9 @@ undefined (a constant code has no topographic similarity) is left out of it and 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -30,6 +31,7 @@ from amenable.evaluation.permutation import holm, permutation_test, smallest_dif
 from amenable.game.agents import Listener, Speaker
 from amenable.game.signalling import Signalling
 from amenable.game.training import train
+from amenable.report.svg import curve_svg
 
 Floats = NDArray[np.float64]
 
@@ -102,17 +104,38 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """What noise did to `metric`: iterate over its differences; `plot` draws the metric of every arm, the reference too."""
+
+    metric: str
+    arms: tuple[Arm, ...]
+    differences: tuple[Difference, ...]
+
+    def __iter__(self) -> Iterator[Difference]:
+        return iter(self.differences)
+
+    def plot(self, path: str | Path) -> Path:
+        """The metric's mean and interval over runs against noise, as an SVG file. Errors: OSError if it cannot be written."""
+        arms = sorted(self.arms, key=lambda arm: arm.noise)
+        found = [arm.score(self.metric).estimate() for arm in arms]
+        picture = curve_svg([arm.noise for arm in arms], found, across_label="noise", up_label=self.metric)
+        Path(path).write_text(picture, encoding="utf-8")
+        return Path(path)
+
+
+@dataclass(frozen=True)
 class Sweep:
     """One arm a level of noise."""
 
     arms: tuple[Arm, ...]
 
-    def compare(self, metric: str = "topsim", *, to: float = 0.0, seed: int = 0) -> list[Difference]:
+    def compare(self, metric: str = "topsim", *, to: float = 0.0, seed: int = 0) -> Comparison:
         """Every other arm beside that of noise `to`. Errors: ConfigError if there is none."""
         reference = next((arm for arm in self.arms if arm.noise == to), None)
         if reference is None:
             raise ConfigError(f"no arm has noise {to:g}", "compare to a noise that was trained")
-        return compare([(arm, reference) for arm in self.arms if arm is not reference], metric, seed=seed)
+        found = compare([(arm, reference) for arm in self.arms if arm is not reference], metric, seed=seed)
+        return Comparison(metric, self.arms, tuple(found))
 
 
 def with_noise(game: Signalling, noise: float) -> Signalling:

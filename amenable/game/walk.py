@@ -26,7 +26,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -38,6 +38,9 @@ from amenable.game.play import play
 from amenable.game.signalling import Signalling
 from amenable.game.training import Pair
 from amenable.game.worlds import Attributes
+
+if TYPE_CHECKING:
+    from amenable.game.influence import Influence
 
 ACTIONS = ("up", "right", "down", "left")
 STEPS = ((-1, 0), (0, 1), (1, 0), (0, -1))
@@ -244,6 +247,12 @@ class Walks:
     def success(self) -> torch.Tensor:
         """(S,), a share of the optimum."""
         return self.walk.success(self.walk.actions(self.sent @ self.walk.noise, self.moves))
+
+    def influence(self) -> Influence:
+        """What silencing, shuffling and swapping messages does, and what they carry (`game.influence`)."""
+        from amenable.game.influence import influence
+
+        return influence(self)
 
 
 def train_walk(

@@ -1,0 +1,65 @@
+"""A curve with its intervals as one SVG file that stands alone, for a paper or a slide; reports draw their own (`charts`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+from amenable.evaluation.interval import Estimate
+
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 640, 400, 64, 24, 24, 56
+_MARKS = 5
+
+
+def curve_svg(across: Sequence[float], up: Sequence[Estimate], *, across_label: str, up_label: str) -> str:
+    """Estimates `up` at the places `across`: a line through the means, a bar for each interval. What is nan is left out."""
+    points = [(x, one) for x, one in zip(across, up, strict=True) if not math.isnan(one.value)]
+    xs = [x for x, _ in points]
+    ys = [y for _, one in points for y in (one.value, one.low, one.high) if not math.isnan(y)]
+    x_marks, y_marks = _marks(xs), _marks(ys)
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        wide = (x - x_marks[0]) / (x_marks[-1] - x_marks[0])
+        high = (y - y_marks[0]) / (y_marks[-1] - y_marks[0])
+        return (
+            round(_LEFT + wide * (_WIDTH - _LEFT - _RIGHT), 2),
+            round(_HEIGHT - _BOTTOM - high * (_HEIGHT - _TOP - _BOTTOM), 2),
+        )
+
+    parts = []
+    for mark in y_marks:
+        left, right = place(x_marks[0], mark), place(x_marks[-1], mark)
+        parts.append(_line(left, right, "#ddd") + _text(left[0] - 8, left[1] + 4, f"{mark:.3g}", "end"))
+    for mark in x_marks:
+        x, y = place(mark, y_marks[0])
+        parts.append(_text(x, y + 18, f"{mark:.3g}", "middle"))
+    ends = [place(x, one.value) for x, one in points]
+    for (x, one), at in zip(points, ends, strict=True):
+        if not math.isnan(one.low + one.high):
+            parts.append(_line(place(x, one.low), place(x, one.high), "#1f5c8f"))
+        parts.append(f'<circle cx="{at[0]}" cy="{at[1]}" r="4" fill="#1f5c8f"/>')
+    line = " ".join(f"{x},{y}" for x, y in ends)
+    parts.append(f'<polyline points="{line}" fill="none" stroke="#1f5c8f" stroke-width="2"/>')
+    parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 12, across_label, "middle"))
+    parts.append(_text(_LEFT, _TOP - 8, up_label, "start"))
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" font-size="13">'
+        f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>{"".join(parts)}</svg>\n'
+    )
+
+
+def _marks(values: Sequence[float]) -> list[float]:
+    """Places on an axis from the least to the largest value; an axis of one value is one wide."""
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    return [low + (high - low) * step / (_MARKS - 1) for step in range(_MARKS)]
+
+
+def _line(start: tuple[float, float], end: tuple[float, float], colour: str) -> str:
+    return f'<line x1="{start[0]}" y1="{start[1]}" x2="{end[0]}" y2="{end[1]}" stroke="{colour}"/>'
+
+
+def _text(x: float, y: float, text: str, anchor: str) -> str:
+    return f'<text x="{x}" y="{y}" text-anchor="{anchor}">{escape(text)}</text>'
