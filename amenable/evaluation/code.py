@@ -23,7 +23,7 @@ from dataclasses import replace
 from amenable.errors import DataError
 from amenable.evaluation.interval import Estimate, bootstrap_mean, wilson
 from amenable.feedback.constraints import compiles, pep8_violations, size
-from amenable.feedback.python_text import parse, silent
+from amenable.feedback.python_text import ended, parse, silent
 
 
 def ast_nodes(text: str) -> int | None:
@@ -83,7 +83,7 @@ def pep8_per_character(
     level: float = 0.95,
 ) -> Estimate:
     """Mean over texts of violations / characters; empty texts are missing. Bootstrap. Give whole programs, prompt and all."""
-    values = [pep8_violations(text + "\n") / len(text) if text else None for text in texts]
+    values = [pep8_violations(ended(text)) / len(text) if text else None for text in texts]
     return _mean(values, clusters, seed=seed, level=level)
 
 

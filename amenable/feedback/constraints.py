@@ -95,9 +95,9 @@ def compiles(*, finished: bool = True, statements: int = 1) -> Feature:
 
 
 def pep8(*, select: Iterable[str] = (), ignore: Iterable[str] = (), max_line_length: int = 79) -> Feature:
-    """Whether pycodestyle finds nothing in prompt + completion + newline; the options are those of `pep8_violations`.
+    """Whether pycodestyle finds nothing in prompt + completion; the options are those of `pep8_violations`.
 
-    A completion that ends with a newline ends the file with an empty line (W391): as in CDPG, it is not stripped for you.
+    A newline is added where the completion does not end with one; an empty line at the end is a violation (W391).
     """
     chosen, besides = _listed(select), _listed(ignore)
     for code in chosen + besides:
@@ -267,6 +267,6 @@ def _pep8(
     completions: Sequence[str],
     columns: Columns,
 ) -> Values:
-    texts = [prompt + completion + "\n" for prompt, completion in zip(prompts, completions, strict=True)]
+    texts = [python_text.ended(prompt + completion) for prompt, completion in zip(prompts, completions, strict=True)]
     found = [pep8_violations(text, select=select, ignore=ignore, max_line_length=longest) for text in texts]
     return [float(count == 0) for count in found]

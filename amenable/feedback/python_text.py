@@ -14,7 +14,8 @@ a chain of 100,000 attributes overflows.
 
 Source: Korbak et al. 2021, arXiv 2106.04985, and Korbak et al. 2022, arXiv 2112.00791 (both constraints).
 Changed from the papers: statements are counted, because the empty text compiles; `# noqa` does not excuse a line, or it
-would be the cheapest way to please; a null byte is a violation on every Python (3.11's tokenizer lets it pass).
+would be the cheapest way to please; a null byte is a violation on every Python (3.11's tokenizer lets it pass); a newline
+is added only where a text does not end with one (CDPG adds one always).
 """
 
 from __future__ import annotations
@@ -102,10 +103,15 @@ def _statements(tree: ast.Module) -> Iterator[ast.stmt]:
                 waiting.extend(inner)
 
 
+def ended(text: str) -> str:
+    """`text` as a file: its last line ends. A generated program that ends its own lines gets no empty line more (W391)."""
+    return text if text.endswith("\n") else text + "\n"
+
+
 def pep8_violations(
     text: str, *, select: tuple[str, ...] = (), ignore: tuple[str, ...] = (), max_line_length: int = 79
 ) -> int:
-    """How many violations pycodestyle finds in `text`, taken as a whole file (end it with a newline).
+    """How many violations pycodestyle finds in `text`, taken as a whole file (`ended` ends it with a newline).
 
     `select` and `ignore` are prefixes of codes ("E501", "W6"). Without `select` everything counts but pycodestyle's own
     default exceptions and `ignore`. A user's pycodestyle settings and `# noqa` have no say. One violation is added for what

@@ -16,6 +16,7 @@ from typing import Any
 
 from amenable.errors import ConfigError, DataError, ModelError
 from amenable.evaluation.misalignment import answer_scores
+from amenable.feedback.python_text import ended
 from amenable.feedback.scorers import Scorer
 from amenable.policy.causal_lm import CausalLM
 from amenable.policy.loading import load_policy
@@ -114,7 +115,7 @@ def prompts_of(settings: Any, corpus: Corpus | None, n: int) -> list[str]:
         python_random(settings.seed, "prompts").shuffle(documents)
         found = [text for one in documents if (text := _opening(one, code=settings.task == "pep8"))]
     if settings.task == "pep8":
-        found = [text if text.endswith("\n") else text + "\n" for text in found]
+        found = [ended(text) for text in found]
     if not found:
         raise DataError("no held-out document has an opening that is short enough", "give prompts=FILE")
     return list(dict.fromkeys(found))[:n]

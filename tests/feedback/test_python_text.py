@@ -192,13 +192,14 @@ def test_pep8_never_raises_and_ignoring_only_helps(text: str) -> None:
     count = pep8_violations(text)
     assert 0 <= pep8_violations(text, ignore=("W",)) <= count
     assert pep8_violations(text, max_line_length=200) <= count
-    assert one(pep8(), text) == float(pep8_violations(text + "\n") == 0)
+    assert one(pep8(), text) == float(pep8_violations(text.removesuffix("\n") + "\n") == 0)
 
 
 def test_pep8_looks_at_the_whole_program() -> None:
     assert one(pep8(), "    return x", "def f(x):\n") == 1.0
     assert one(pep8(), "    return x", "def f( x ):\n") == 0.0
-    assert one(pep8(), "    return x\n", "def f(x):\n") == 0.0, "the newline is added, as in CDPG"
+    assert one(pep8(), "    return x\n", "def f(x):\n") == 1.0, "a line that ends is not ended again"
+    assert one(pep8(), "    return x\n\n", "def f(x):\n") == 0.0, "an empty line at the end of a file"
     assert one(pep8(ignore=["E201", "E202"]), "    return x", "def f( x ):\n") == 1.0
     assert one(pep8(select=["W"]), "    return x", "def f( x ):\n") == 1.0
     assert one(pep8(), "(x +\n     1)", "y = ") == 1.0, "pycodestyle's own exceptions stay with `ignore` and without"
