@@ -1,7 +1,7 @@
 """The ways of getting close to a target that studies compare, by name: divergence or reward, proposal and baseline.
 
     kl, rkl, js, tv, chi2      f-DPG on the policy's own samples; rkl softens a hard constraint into exp(b / 0.1)
-    kl-one-z                   the forward KL with one Z for all contexts: DPG as it was before CDPG
+    kl-one-z, tv-one-z         with one Z for all contexts: DPG as it was before CDPG
     gdc, gdc++                 forward KL, the best policy so far as the only proposal, without a baseline and with Z pi/q
     reinforce                  the expected reward alone                 rl    with a KL penalty
     ppo                        the same with a clipped ratio, 4 steps a batch
@@ -54,6 +54,7 @@ ARMS = {
     "tv": Arm("tv"),
     "chi2": Arm("chi2-forward"),
     "kl-one-z": Arm("forward-kl", one_z=True),
+    "tv-one-z": Arm("tv", one_z=True),
     "gdc": Arm("forward-kl", "best-so-far", "none"),
     "gdc++": Arm("forward-kl", "best-so-far", "target"),
     "reinforce": Arm("reinforce"),
