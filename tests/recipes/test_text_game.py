@@ -10,13 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import byte_tokenizer
-from transformers import AutoModelForCausalLM, LlamaConfig
+from tiny import tiny_policy
 
 from amenable.cli import main
 from amenable.errors import ConfigError
 from amenable.game.text import LanguageListener, World
-from amenable.policy.causal_lm import CausalLM
 from amenable.policy.loading import load_policy
 from amenable.recipes.text_game import TextGameSettings, check
 from amenable.recipes.text_game_report import Training, difference, measures_of, named
@@ -30,13 +28,8 @@ COMMON = [
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Llama over bytes that can read the players' prompts."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=258, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=1024, eos_token_id=256, pad_token_id=256, bos_token_id=None,
-    )  # fmt: skip
     folder = tmp_path_factory.mktemp("tiny") / "model"
-    CausalLM(AutoModelForCausalLM.from_config(config), byte_tokenizer(), name="tiny").save(folder)
+    tiny_policy(scale=1.0, context=1024).save(folder)
     return folder
 
 
