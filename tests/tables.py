@@ -117,10 +117,12 @@ def with_law(log_p: torch.Tensor, like: TabularPolicy) -> TabularPolicy:
 def know(method: FDPG, target: Target, like: TabularPolicy) -> None:
     """Put the exact log Z into a method's partition, from so many samples that a batch more does not change it."""
     _, log_z = log_target(target, like)
+    if method.one_z:
+        log_z = (log_z.logsumexp(0) - math.log(len(log_z))).expand(len(log_z))
     n = 10**15
     state = {}
-    for context, value in zip(like.contexts, log_z.tolist(), strict=True):
-        state[context] = [[n, value + math.log(n), 2 * value + math.log(n)]]
+    for key, value in zip(method._keys(like.contexts), log_z.tolist(), strict=True):
+        state[key] = [[n, value + math.log(n), 2 * value + math.log(n)]]
     method.partition.restore(state)
 
 

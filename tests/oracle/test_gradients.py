@@ -99,6 +99,23 @@ def test_the_expected_estimate_is_the_gradient(divergence: Divergence, kind: str
             torch.testing.assert_close(expected, wanted, rtol=1e-8, atol=1e-8 * float(wanted.abs().max()))
 
 
+@pytest.mark.parametrize("kind", [*SOFT, *HARD])
+def test_one_z_weighs_the_forward_kl_of_each_context_by_its_z(kind: str) -> None:
+    """What DPG minimises where CDPG minimises the mean over contexts: contexts with little of the target hardly count."""
+    prior, policy, target = setting(kind, 4)
+    method = FDPG(policy, target, ForwardKL, contexts=prior.contexts, one_z=True)
+    know(method, target, prior)
+    batch = listed(target, policy, policy.frozen())
+    c = coefficients(rewards_of(method, batch), batch.log_policy, batch.log_proposal, baseline="none")
+    q = batch.log_proposal.exp() / len(prior.contexts)  # as above
+    found = exact_gradient(policy, (q * len(batch.prompts) * c * log_law(policy).flatten()).sum())
+    log_p, log_z = log_target(target, prior)
+    weights = log_z.exp() / log_z.exp().mean()
+    assert float(weights.max() / weights.min()) > 1.05
+    wanted = exact_gradient(policy, (weights * ForwardKL.value(log_law(policy), log_p)).mean())
+    torch.testing.assert_close(found, wanted, rtol=1e-8, atol=1e-8 * float(wanted.abs().max()))
+
+
 @pytest.mark.parametrize(("divergence", "kind"), PAIRS)
 def test_any_value_of_the_prefixes_leaves_it(divergence: Divergence, kind: str) -> None:
     """V(c, x_<t) as large as the rewards, one number a token; of one that knows x_t the same test says that it is wrong."""
