@@ -1,17 +1,21 @@
 """How much a baseline saves: the variance of the gradient of DPG with and without one, at several batch sizes.
 
     python bench/baseline.py [target=compiles] [model=code-model] [samples=256] [steps=0,40] [seeds=3]
+    python bench/baseline.py target=TARGET policies=RUN/policy/model,RUN/policy/model      # trained by `amenable run fdpg`
 
     variance of a batch's gradient = (mean_i |g_i|^2 - |mean_i g_i|^2) / N,   g_i = c_i grad log pi(x_i) of one sample
 
-Per-sample gradients of the forward KL on the policy's own samples, after `steps` optimiser steps of DPG with the baseline:
-the gain grows as the policy nears the target. Source: Korbak et al. 2022 (GDC++), arXiv 2206.00761, section 4.
+Per-sample gradients of the forward KL on the policy's own samples, after `steps` optimiser steps of DPG with the baseline, or
+of policies that are trained already: the gain grows as the policy nears the target.
+Source: Korbak et al. 2022 (GDC++), arXiv 2206.00761, section 4.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +26,9 @@ from amenable.method.fdpg import FDPG
 from amenable.method.loop import Optimisation, train
 from amenable.objective.divergence import ForwardKL
 from amenable.objective.score_gradient import coefficients
+from amenable.policy.loading import load_policy
 from amenable.recipes.fdpg import FDPGSettings
-from amenable.recipes.matching import problem
+from amenable.recipes.matching import Problem, problem
 from amenable.sampling.batches import subset
 from amenable.seeding import derive
 
@@ -55,6 +60,25 @@ def variances(policy: Any, method: FDPG, samples: int, seed: int) -> dict[str, f
     return {name: squares[name] - sum(float((t.double() ** 2).sum()) for t in sums[name]) for name in BASELINES}
 
 
+def trained(found: Problem, steps: int, seed: int) -> tuple[Any, FDPG]:
+    """The prior after `steps` of DPG with the baseline, and the method, which knows Z."""
+    policy = found.prior.trainable_copy()
+    method = FDPG(
+        policy, found.target, ForwardKL, contexts=found.contexts, steps=steps, samples_per_context=128, baseline="target",
+        decoding=found.decoding, seed=seed,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        optimisation = Optimisation(learning_rate=5e-4, schedule="constant", precision="float32")
+        train(policy, method, optimisation=optimisation, folder=Path(folder))
+    return policy, method
+
+
+def loaded(found: Problem, folder: str) -> tuple[Any, FDPG]:
+    """A policy that was trained before."""
+    policy = load_policy(folder, dtype="float32").trainable_copy()
+    return policy, FDPG(policy, found.target, ForwardKL, contexts=found.contexts, decoding=found.decoding)
+
+
 def main() -> None:
     given = dict(item.split("=", 1) for item in sys.argv[1:])
     samples, seeds = int(given.get("samples", 256)), int(given.get("seeds", 3))
@@ -63,24 +87,22 @@ def main() -> None:
         task="compiles", target=given.get("target", "compiles"), model=given.get("model", "code-model")
     )
     found = problem(settings)
-    rows: dict[tuple[int, str], list[float]] = {}
+    makers: list[tuple[str, Callable[[int], tuple[Any, FDPG]]]]
+    if "policies" in given:
+        folders = given["policies"].split(",")
+        seeds, makers = len(folders), [("trained", lambda seed: loaded(found, folders[seed]))]
+    else:
+        makers = [(str(count), partial(trained, found, count)) for count in steps]
+    rows: dict[tuple[str, str], list[float]] = {}
     for seed in range(seeds):
-        for count in steps:
-            policy = found.prior.trainable_copy()
-            method = FDPG(
-                policy, found.target, ForwardKL, contexts=found.contexts, steps=count, samples_per_context=128,
-                baseline="target", decoding=found.decoding, seed=seed,
-            )  # fmt: skip
-            with tempfile.TemporaryDirectory() as folder:
-                optimisation = Optimisation(learning_rate=5e-4, schedule="constant", precision="float32")
-                train(policy, method, optimisation=optimisation, folder=Path(folder))
-            for name, value in variances(policy, method, samples, derive(seed, "variance")).items():
-                rows.setdefault((count, name), []).append(value)
+        for label, make in makers:
+            for name, value in variances(*make(seed), samples, derive(seed, "variance")).items():
+                rows.setdefault((label, name), []).append(value)
     print(f"{found.target.potential.name}, prior {settings.model}, {samples} samples, {seeds} seeds")
     print("| steps of training | baseline | variance of one sample's gradient | of none's |\n|---|---|---|---|")
-    for (count, name), values in rows.items():
-        ratio = over_seeds([own / none for own, none in zip(values, rows[count, "none"], strict=True)])
-        print(f"| {count} | {name} | {over_seeds(values).text()} | {ratio.text()} |")
+    for (label, name), values in rows.items():
+        ratio = over_seeds([own / none for own, none in zip(values, rows[label, "none"], strict=True)])
+        print(f"| {label} | {name} | {over_seeds(values).text()} | {ratio.text()} |")
 
 
 if __name__ == "__main__":
