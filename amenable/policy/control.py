@@ -13,12 +13,13 @@ probability 0 in sampling, scoring and training alike, so the law that is sample
 tokens are no text. It is a policy like any other: trained further and saved, it is loaded as it was used.
 `unconditioned` is the model as it learned: no token placed, none suppressed.
 
-    placing   "first"   <|good|> stands before the text, both are suppressed afterwards: for segments of prose
-              "each"    <|bad|> alone is suppressed: the model writes <|good|> where a segment begins, and it is stripped: for
-                        segments of a line, where a model that had a token before nearly every line would miss it
+    placing   "each"    <|bad|> alone is suppressed: the model writes <|good|> where a segment begins, and it is stripped
+              "first"   <|good|> stands before the text, both are suppressed afterwards. A model that learned to expect a token
+                        before the second segment gives what is left to the end of the text, and stops there
 
 A suppressed token has the bias -inf in the output layer: nothing else has to know of it, and the weights are shared.
 Source: Korbak et al. 2023, arXiv 2302.08582, whose PEP8 models are sampled as "each", the others as "first".
+Changed from the paper: "each" is the default of all tasks.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from amenable.errors import ConfigError
 from amenable.objective.pretraining import NAMES
 from amenable.progress import duration
 from amenable.recipes.environment import machine, prepare
-from amenable.recipes.pretrain_arm import PLACING, SIZES, arm, prepared
+from amenable.recipes.pretrain_arm import SIZES, arm, prepared
 from amenable.recipes.pretrain_data import TASKS, corpus_of
 from amenable.recipes.pretrain_report import build_report
 from amenable.recipes.settings import Recipe, setting
@@ -52,9 +52,10 @@ class ArmSettings:
     reward_scale: float = setting(1.0, "rwr, awr: the score whose reward is -1; 0: the data's 99% quantile above 0")
     drop: float = setting(0.01, "conditional: share of the segments without a control token")
     placing: str = setting(
-        "", "conditional: <|good|> before each segment or the first; default: each line, the first sentence",
-        ("", "each", "first"),
-    )  # fmt: skip
+        "each",
+        "conditional, in use: <|good|> before each segment, or the first alone (texts end early)",
+        ("each", "first"),
+    )
     length: int = setting(256, "tokens of a packed row")
     batch_tokens: int = setting(8192, "tokens an optimiser step")
     positions: int = setting(4096, "tokens of a micro-batch (memory)")
@@ -129,9 +130,7 @@ def plan(settings: PretrainSettings) -> list[str]:
     check(settings)
     seconds = forecast(settings)
     time = f"about {duration(seconds)} on one free core" if seconds == seconds else "time: see the bar"
-    told = (
-        f", control token: {settings.placing or PLACING[settings.task]}" if settings.objective == "conditional" else ""
-    )
+    told = f", control token: {settings.placing}" if settings.objective == "conditional" else ""
     given = "" if settings.threshold is None else f", threshold {settings.threshold:g} as given"
     return [f"pretraining with feedback, objective {settings.objective}{given}{told}; {time}", *what(settings)]
 

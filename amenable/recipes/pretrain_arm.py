@@ -25,7 +25,7 @@ from amenable.method.loop import Optimisation
 from amenable.method.pretraining import Pretraining
 from amenable.objective.pretraining import Objective
 from amenable.policy.causal_lm import CausalLM
-from amenable.policy.control import Placing, conditioned, controls_of, unconditioned, with_controls
+from amenable.policy.control import conditioned, controls_of, unconditioned, with_controls
 from amenable.policy.loading import load_policy
 from amenable.policy.packed import PackedLM
 from amenable.policy.scratch import from_scratch
@@ -45,7 +45,6 @@ SIZES = {  # vocabulary, width, layers, heads
 }
 READ = 4_000_000  # characters that a tokenizer is learnt from
 CHUNK = 256  # samples a stage
-PLACING: dict[str, Placing] = {"pep8": "each", "pii": "first", "toxicity": "first"}
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ def arm(settings: Any, made: Prepared, *, seed: int, folder: Path, record: Run) 
     objective = objective_of(settings, made.tokens, made.thresholds)
     policy = made.policy
     if objective.name == "conditional":
-        policy = with_controls(policy, placing=settings.placing or PLACING[settings.task])
+        policy = with_controls(policy, placing=settings.placing)
     learner = PackedLM.of(policy, value=objective.name == "awr")
     method = method_of(settings, made, objective, policy, seed=seed)
     rate = settings.learning_rate or (1e-4 if settings.model else 2e-3)
