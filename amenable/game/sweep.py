@@ -105,7 +105,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What noise did to `metric`: iterate over its differences; `plot` draws the metric of every arm, the reference too."""
+    """What noise did to `metric`: its differences, in the arms' order; `plot` draws the metric of every arm, the reference too."""
 
     metric: str
     arms: tuple[Arm, ...]
@@ -113,6 +113,12 @@ class Comparison:
 
     def __iter__(self) -> Iterator[Difference]:
         return iter(self.differences)
+
+    def __len__(self) -> int:
+        return len(self.differences)
+
+    def __getitem__(self, place: int) -> Difference:
+        return self.differences[place]
 
     def plot(self, path: str | Path) -> Path:
         """The metric's mean and interval over runs against noise, as an SVG file. Errors: OSError if it cannot be written."""

@@ -53,7 +53,8 @@ def test_an_arm_survives_being_written_down() -> None:
 def test_a_planted_difference_is_found_and_an_equal_arm_is_not() -> None:
     noise_free = arm(0, [ROTATED] * 3 + [SWAPPED] * 3)
     arms = (noise_free, arm(0.1, [COMPOSITIONAL] * 6), arm(0.2, [ROTATED] * 3 + [SWAPPED] * 3))
-    found = Sweep(arms).compare().differences
+    found = Sweep(arms).compare()
+    assert len(found) == 2
     assert [one.arm.noise for one in found] == [0.1, 0.2]
     own = noise_free.score("topsim").values
     assert found[0].difference.value == pytest.approx(1 - own.mean())
