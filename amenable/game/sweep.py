@@ -105,7 +105,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What noise did to `metric`: its differences, in the arms' order; `plot` draws the metric of every arm, the reference too."""
+    """What noise did to `metric`: its differences, in the arms' order; `plot` draws every arm, the reference too."""
 
     metric: str
     arms: tuple[Arm, ...]
