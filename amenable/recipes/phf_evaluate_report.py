@@ -48,7 +48,7 @@ def build_report(
             Section("Unconditional samples", [_samples(settings, found)] if found[0].samples else []),
             Section("Answers to prompts", [_answers(settings, found, len(prompts))] if prompts else []),
             Section("Capability", _capability(found)),
-            Section("Variety", [_variety(found)] if found[0].samples else []),
+            Section("Variety", [_variety(found, code=settings.task == "pep8")] if found[0].samples else []),
             Section("Answers to read", [_cards(found)] if prompts else []),
         ],
         config=asdict(settings), minutes=minutes, versions=versions(), machine=machine,
@@ -186,7 +186,7 @@ def _plane(found: Sequence[Found]) -> Curves:
     return Curves("The plane", "KL(reference, model), nats", "score of samples", series, caption, zero=True)
 
 
-def _variety(found: Sequence[Found]) -> Table:
+def _variety(found: Sequence[Found], *, code: bool) -> Table:
     rows: list[list[Any]] = []
     for one in found:
         texts = [row["text"] for row in one.samples]
@@ -194,14 +194,17 @@ def _variety(found: Sequence[Found]) -> Table:
         count = min(REFERENCES, known - 1)
         blue = self_bleu(texts, 5, references=count) if count >= 1 else None
         done = [row["text"] for row in one.samples if row["ended"] == "eos" and row["text"].strip()]
-        rows.append([one.label, corpus_distinct_n(texts, 1), corpus_distinct_n(texts, 2), blue, compile_rate(done)])
-    columns: list[str | Column] = [
-        "model", "distinct words", "distinct pairs", "self-BLEU-5", Column("of what ended: is Python", percent=True),
-    ]  # fmt: skip
+        row = [one.label, corpus_distinct_n(texts, 1), corpus_distinct_n(texts, 2), blue]
+        rows.append([*row, compile_rate(done)] if code else row)
+    columns: list[str | Column] = ["model", "distinct words", "distinct pairs", "self-BLEU-5"]
     note = (
         f"Unconditional samples, by words; self-BLEU against at most {REFERENCES} others. These depend on how many texts there "
-        "are and how long: compare like with like. The last column compiles what ended by itself; n says how many that is."
+        "are and how long: compare like with like."
     )
+    if not code:
+        return Table("Variety", columns, rows, note)
+    columns.append(Column("of what ended: is Python", percent=True))
+    note += " The last column compiles what ended by itself; n says how many that is."
     return Table("Variety, and what compiles", columns, rows, note)
 
 

@@ -147,7 +147,10 @@ def _band(series: Series, number: int, across: Sequence[float], up: Sequence[flo
     if series.lows is None or series.highs is None:
         return ""
     shapes = []
-    for run in _runs(list(zip(series.xs, series.lows, series.highs, strict=True))):
+    runs = _runs(list(zip(series.xs, series.lows, series.highs, strict=True)))
+    if not series.joined:  # what lies between two points is nobody's interval
+        runs = [[point] for run in runs for point in run]
+    for run in runs:
         if len(run) > 1:
             edge = [_point(x, high, across, up) for x, _, high in run]
             edge += [_point(x, low, across, up) for x, low, _ in reversed(run)]

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from html import escape
 
 from amenable.evaluation.interval import Estimate
+from amenable.report.numbers import tick_text, ticks
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 640, 400, 64, 24, 24, 56
-_MARKS = 5
 
 
 def curve_svg(across: Sequence[float], up: Sequence[Estimate], *, across_label: str, up_label: str) -> str:
@@ -17,7 +17,7 @@ def curve_svg(across: Sequence[float], up: Sequence[Estimate], *, across_label: 
     points = [(x, one) for x, one in zip(across, up, strict=True) if not math.isnan(one.value)]
     xs = [x for x, _ in points]
     ys = [y for _, one in points for y in (one.value, one.low, one.high) if not math.isnan(y)]
-    x_marks, y_marks = _marks(xs), _marks(ys)
+    x_marks, y_marks = (ticks(min(values, default=0), max(values, default=1)) for values in (xs, ys))
 
     def place(x: float, y: float) -> tuple[float, float]:
         wide = (x - x_marks[0]) / (x_marks[-1] - x_marks[0])
@@ -30,10 +30,13 @@ def curve_svg(across: Sequence[float], up: Sequence[Estimate], *, across_label: 
     parts = []
     for mark in y_marks:
         left, right = place(x_marks[0], mark), place(x_marks[-1], mark)
-        parts.append(_line(left, right, "#ddd") + _text(left[0] - 8, left[1] + 4, f"{mark:.3g}", "end"))
+        parts.append(
+            _line(left, right, "#ddd")
+            + _text(left[0] - 8, left[1] + 4, tick_text(mark, y_marks[1] - y_marks[0]), "end")
+        )
     for mark in x_marks:
         x, y = place(mark, y_marks[0])
-        parts.append(_text(x, y + 18, f"{mark:.3g}", "middle"))
+        parts.append(_text(x, y + 18, tick_text(mark, x_marks[1] - x_marks[0]), "middle"))
     ends = [place(x, one.value) for x, one in points]
     for (x, one), at in zip(points, ends, strict=True):
         if not math.isnan(one.low + one.high):
@@ -47,14 +50,6 @@ def curve_svg(across: Sequence[float], up: Sequence[Estimate], *, across_label: 
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" font-size="13">'
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>{"".join(parts)}</svg>\n'
     )
-
-
-def _marks(values: Sequence[float]) -> list[float]:
-    """Places on an axis from the least to the largest value; an axis of one value is one wide."""
-    low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    if low == high:
-        low, high = low - 0.5, high + 0.5
-    return [low + (high - low) * step / (_MARKS - 1) for step in range(_MARKS)]
 
 
 def _line(start: tuple[float, float], end: tuple[float, float], colour: str) -> str:

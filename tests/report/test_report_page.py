@@ -282,6 +282,14 @@ def test_a_gap_breaks_the_line() -> None:
     assert path.count("L") == 2
 
 
+@pytest.mark.parametrize("joined", [True, False])
+def test_points_that_are_not_joined_have_an_interval_each(joined: bool) -> None:
+    series = Series("s", [0, 1, 2], [1.0, 2.0, 1.5], [0.5, 1.5, 1.0], [1.5, 2.5, 2.0], joined=joined)
+    page = render(report(Curves("c", "x", "y", [series])))
+    assert len(re.findall(r'class="bar-band s0"', page)) == (0 if joined else 3)
+    assert len(re.findall(r"<polygon", page)) == (1 if joined else 0)
+
+
 def test_bars_stand_where_their_numbers_are() -> None:
     page = render(report(Bars("b", [Bar("x", Estimate(0.5, 0.25, 0.75, 4, "m")), Bar("y", wilson(10, 10))])))
     first = page[page.index('class="bar"') :]
