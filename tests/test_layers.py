@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "sandbox": set(),
     "task": set(),
     "objective": set(),
-    "feedback": {"policy.protocol", "sandbox", "durable"},
+    "feedback": {"policy.protocol", "policy.forward", "sandbox", "durable"},  # forward: a reward model's body is read by it
     "target": {"policy.protocol", "feedback.kinds"},
     "sampling": {"policy", "target"},
     "game": {  # a game is a method of the loop; its runs are scored by the metrics of languages

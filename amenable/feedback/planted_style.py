@@ -9,8 +9,8 @@
     semicolon               x = a           x = a;          E703
     trailing-space          x = a           x = a           W291
 
-A function has an author, who makes two to four of the slips, wherever they can be made on `share` of its lines. Lines that are
-inside a text of several lines, continued, or have a comment are left alone.
+A function has an author, who has two to four of the slips as habits, and makes every one of them wherever it can be made, on
+`share` of the lines. Lines that are inside a text of several lines, continued, or have a comment are left alone.
 """
 
 from __future__ import annotations
@@ -100,25 +100,33 @@ SLIPS: Mapping[str, Slip] = {
 
 
 def plant_style(text: str, slips: Sequence[str], *, share: float, random: Random) -> tuple[str, list[Planted]]:
-    """The source with some of `slips` on `share` (0 to 1) of its lines, and each changed line's place and slip.
+    """The source with some of `slips` on `share` (0 to 1) of its lines, and what was made: the place of the line, and the slip.
 
     What Python cannot read is returned as it is, with nothing planted.
     """
     lines = text.split("\n")
     by_line = _tokens_of_lines(text)
-    own = random.sample(list(slips), min(len(slips), random.randint(2, 4)))
-    parts: list[str] = []
+    habits = random.sample(list(slips), min(len(slips), random.randint(2, 4)))
     truth: list[Planted] = []
     at = 0
-    for number, line in enumerate(lines, 1):
-        chosen, slip = random.random() < share, random.choice(own)
-        tokens = by_line.get(number)
-        new = SLIPS[slip](line, tokens) if chosen and tokens else line
+    for number, line in enumerate(lines):
+        chosen = random.random() < share and number + 1 in by_line
+        lines[number], made = _made(line, by_line[number + 1], habits) if chosen else (line, [])
+        end = at + len(lines[number])
+        truth += [Planted(at, end, "style", slip) for slip in made]
+        at = end + 1
+    return "\n".join(lines), truth
+
+
+def _made(line: str, tokens: Tokens, habits: Sequence[str]) -> tuple[str, list[str]]:
+    """The line with every one of the habits that has a place there, and which these were."""
+    made = []
+    for slip in (name for name in SLIPS if name in habits):
+        new = SLIPS[slip](line, tokens)
         if new != line:
-            truth.append(Planted(at, at + len(new), "style", slip))
-        parts.append(new)
-        at += len(new) + 1
-    return "\n".join(parts), truth
+            made.append(slip)
+            line, tokens = new, _tokens_of_lines(new).get(1, ())
+    return line, made
 
 
 def _tokens_of_lines(text: str) -> dict[int, Tokens]:

@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from amenable.policy.forward import states_from, written_down
 
 Reads = Literal["last", "answer"]
 READS: tuple[Reads, ...] = ("last", "answer")
@@ -25,10 +28,13 @@ READS: tuple[Reads, ...] = ("last", "answer")
 
 @dataclass(frozen=True)
 class Encoded:
-    """A whole text, its end included, as token ids; it is read from token `start` on."""
+    """A whole text as token ids, its end included."""
 
     ids: list[int]
     start: int
+    """The first token that is read."""
+    prompt: int = 0
+    """How many of the first tokens hold nothing of the answer."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -39,19 +45,36 @@ def encode(tokenizer: Any, prompt: str, completion: str, *, end: int | None, rea
 
     reads="answer" needs a tokenizer that knows where in the text its tokens stand (a fast one).
     """
-    placed = reads == "answer"
-    found = tokenizer(prompt + completion, verbose=False, return_offsets_mapping=placed)
+    found = tokenizer(prompt + completion, verbose=False, return_offsets_mapping=tokenizer.is_fast)
     ids = list(found["input_ids"])
-    start = len(ids)
-    if placed:
-        ends = [last for _, last in found["offset_mapping"]]
-        start = next((place for place, last in enumerate(ends) if last > len(prompt)), len(ids))
+    ends = [last for _, last in found["offset_mapping"]] if tokenizer.is_fast else []
+    answer = next((place for place, last in enumerate(ends) if last > len(prompt)), len(ends))
     if end is not None and ids[-1:] != [end]:
         ids.append(end)
-    return Encoded(ids, start if placed and start < len(ids) else max(0, len(ids) - 1))
+    last = max(0, len(ids) - 1)
+    start = min(answer, last) if reads == "answer" else last
+    return Encoded(ids, start, min(answer, start))
 
 
-def mean_states(hidden: torch.Tensor, texts: Sequence[Encoded]) -> torch.Tensor:
-    """h (N, D) float32 of `hidden` (N, T, D), whose rows may be longer than their texts."""
-    read = [row[text.start : len(text)].float().mean(0) for row, text in zip(hidden, texts, strict=True)]
-    return torch.stack(read)
+def by_prompt(texts: Sequence[Encoded]) -> list[int]:
+    """Their places, those of one prompt side by side, prompts in the order of their longest text, within one shortest first."""
+    prompts = [tuple(text.ids[: text.prompt]) for text in texts]
+    longest: dict[tuple[int, ...], int] = {}
+    for prompt, text in zip(prompts, texts, strict=True):
+        longest[prompt] = max(len(text), longest.get(prompt, 0))
+    return sorted(range(len(texts)), key=lambda row: (longest[prompts[row]], prompts[row], len(texts[row])))
+
+
+def states_read(model: Any, texts: Sequence[Encoded]) -> list[torch.Tensor]:
+    """Of each text the states of the tokens that are read, (T, D) float32, by the body of the classifier `model`.
+
+    Where the forward is written down (`policy.forward`), the prompts that the texts share are read once. Elsewhere padding
+    stands behind a text, where nothing that counts can see it: no mask is needed.
+    """
+    if written_down(model, (torch.float32, torch.bfloat16)):
+        prompts = [text.ids[: text.prompt] for text in texts]
+        answers = [text.ids[text.prompt :] for text in texts]
+        return states_from(model, prompts, answers, [text.start for text in texts])
+    ids = pad_sequence([torch.tensor(text.ids) for text in texts], batch_first=True).to(model.device)
+    hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    return [row[text.start : len(text)].float() for row, text in zip(hidden, texts, strict=True)]

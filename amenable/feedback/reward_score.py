@@ -18,9 +18,9 @@ import torch
 from torch.nn import functional
 
 from amenable.errors import ConfigError, DataError, FeedbackError, ModelError
-from amenable.feedback.reward_reading import Encoded, Reads, encode, mean_states
+from amenable.feedback.reward_reading import Encoded, Reads, by_prompt, encode, states_read
 
-ROWS = 16  # texts read at once, of similar length
+ROWS = 16  # texts read at once, of one prompt or of similar length
 
 
 class RewardScore:
@@ -91,19 +91,18 @@ class RewardScore:
         """
         for row, text in enumerate(texts):
             self._check(row, text)
-        return self._head(mean_states(self._hidden(texts), texts))
+        return self._head(self._means(texts))
 
     @torch.no_grad()
     def features(self, texts: Sequence[Encoded], progress: Callable[[int, int], None] | None = None) -> torch.Tensor:
         """h of encoded texts, in their order: (N, D) float32 on the CPU, without gradient. Errors: DataError for a long one."""
         for row, text in enumerate(texts):
             self._check(row, text)
-        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
         found = torch.zeros(len(texts), self.weight.shape[-1])
+        order = by_prompt(texts)
         for start in range(0, len(order), self.rows):
             chosen = order[start : start + self.rows]
-            batch = [texts[row] for row in chosen]
-            found[chosen] = mean_states(self._hidden(batch), batch).cpu()
+            found[chosen] = self._means([texts[row] for row in chosen]).cpu()
             if progress is not None:
                 progress(start + len(chosen), len(order))
         return found
@@ -116,7 +115,7 @@ class RewardScore:
         """
         text = self.encode(prompt, completion)
         self._check(0, text)
-        worth = self._head(self._hidden([text])[0, text.start :].float()) - self.mean
+        worth = self._head(states_read(self.model, [text])[0]) - self.mean
         return list(zip(map(self.tokenizer.decode, text.ids[text.start :]), worth.tolist(), strict=True))
 
     # --- facts
@@ -146,13 +145,9 @@ class RewardScore:
         found: torch.nn.Linear = getattr(self.model, head_name(self.model))
         return found
 
-    def _hidden(self, texts: Sequence[Encoded]) -> torch.Tensor:
-        """States (N, T, D). Padding stands behind a text, where nothing that counts can see it: no mask is needed."""
-        tokens = torch.zeros(len(texts), max(map(len, texts)), dtype=torch.int64)
-        for row, text in enumerate(texts):
-            tokens[row, : len(text)] = torch.tensor(text.ids)
-        found: torch.Tensor = self.model.base_model(input_ids=tokens.to(self.device), use_cache=False).last_hidden_state
-        return found
+    def _means(self, texts: Sequence[Encoded]) -> torch.Tensor:
+        """h (N, D) float32."""
+        return torch.stack([states.mean(0) for states in states_read(self.model, texts)])
 
     def _head(self, states: torch.Tensor) -> torch.Tensor:
         bias = self._linear.bias

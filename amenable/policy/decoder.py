@@ -15,13 +15,25 @@ from typing import Any
 
 import torch
 from torch.nn import functional
-from transformers import LlamaForCausalLM, Qwen2ForCausalLM
+from transformers import (
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    LlamaForTokenClassification,
+    Qwen2ForCausalLM,
+    Qwen2ForSequenceClassification,
+    Qwen2ForTokenClassification,
+)
 from transformers.cache_utils import Cache
 
 Decoder = Callable[[torch.Tensor, torch.Tensor, Cache, torch.Tensor | None], torch.Tensor]
 """(last tokens (R,), their positions (R,), cache, which columns each row may see (R, used + 1) or None) -> logits (R, V)."""
 
 Product = Callable[[torch.Tensor], torch.Tensor]
+
+FAMILIES = (
+    LlamaForCausalLM, LlamaForSequenceClassification, LlamaForTokenClassification,
+    Qwen2ForCausalLM, Qwen2ForSequenceClassification, Qwen2ForTokenClassification,
+)  # fmt: skip
 
 
 def decoder(model: Any, product: Callable[..., Product]) -> Decoder:
@@ -39,7 +51,7 @@ def decoder(model: Any, product: Callable[..., Product]) -> Decoder:
         hidden = body.embed_tokens(last)
         cosine, sine = body.rotary_emb(hidden, position_ids=position.unsqueeze(1))
         sine = sine * sign
-        mask = None if visible is None else visible[:, None, None, :]
+        mask = None if visible is None else visible.unsqueeze(1)
         for layer, columns in zip(layers, cache.layers, strict=True):
             hidden = layer(hidden, cosine, sine, columns, mask)
         return head(_normed(body.norm, hidden))
@@ -68,12 +80,31 @@ class Layer:
         rotated = heads[:, : self.queries + self.keys]
         rotated = torch.addcmul(rotated * cosine, rotated.roll(self.head_size // 2, -1), sine)
         keys, values = columns.update(rotated[:, self.queries :, None], values[:, :, None])
-        mixed = functional.scaled_dot_product_attention(
-            rotated[:, : self.queries, None], keys, values, attn_mask=mask, scale=self.scale, enable_gqa=True
-        )
-        hidden = hidden + self.out(mixed.reshape(len(hidden), -1))
+        hidden = hidden + self.out(attend(rotated[:, : self.queries], keys, values, mask, self.scale))
         gate, up = self.gate_up(_normed(self.between, hidden)).chunk(2, -1)
         return hidden + self.down(self.activation(gate) * up)
+
+
+def attend(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, visible: torch.Tensor | None, scale: float
+) -> torch.Tensor:
+    """(R, H d): one query a row, (R, H, d), of the T columns of K heads, (R, K, T, d), of which `visible` (R, 1, T) count.
+
+    On a CPU as two products a head, keys first: PyTorch's kernel is made for many queries (measured by `bench/sampling.py`).
+    """
+    rows, heads, size = query.shape
+    if query.device.type != "cpu":
+        mask = None if visible is None else visible.unsqueeze(1)
+        mixed = functional.scaled_dot_product_attention(
+            query.unsqueeze(2), keys, values, attn_mask=mask, scale=scale, enable_gqa=True
+        )
+        return mixed.reshape(rows, -1)
+    groups = query.reshape(rows * keys.shape[1], -1, size)
+    scores = torch.bmm(keys.flatten(0, 1), groups.transpose(1, 2)).transpose(1, 2)
+    scores = scores.to(torch.float32, memory_format=torch.contiguous_format).mul_(scale)
+    if visible is not None:
+        scores = scores.reshape(rows, heads, -1).masked_fill_(~visible, -torch.inf).view(scores.shape)
+    return torch.bmm(scores.softmax(-1).to(values.dtype), values.flatten(0, 1)).reshape(rows, -1)
 
 
 def _normed(norm: Any, hidden: torch.Tensor) -> torch.Tensor:
@@ -81,8 +112,8 @@ def _normed(norm: Any, hidden: torch.Tensor) -> torch.Tensor:
 
 
 def has_llamas_shape(model: Any) -> bool:
-    """True for the two classes this file was written after, as they come: no adapter, no window, whole float weights."""
-    if type(model) not in (LlamaForCausalLM, Qwen2ForCausalLM):
+    """True for the two families this file was written after, as they come: no adapter, no window, whole float weights."""
+    if type(model) not in FAMILIES:
         return False
     linear = (module for module in model.modules() if hasattr(module, "in_features"))
     kinds = getattr(model.config, "layer_types", None) or []

@@ -11,7 +11,8 @@ memory between two matrix products: `transformers` makes a tensor of each step o
 most of them. Here h and what the products gave are kept, the rest is made again in the backward. Under autocast x is cast once
 for all products that read it, their weights lie side by side as one matrix, and what autocast keeps in float32 (h, norms,
 rotation) stays so.
-Every other model, an adapter, other weights than float32, another device: `transformers`' own forward.
+A reward model's body is read so too; in bfloat16 its stream stays float32, which that of `transformers` does not.
+Every other model, an adapter, a policy whose weights are not float32, another device: `transformers`' own forward.
 
 Source of the architecture: Touvron et al. 2023, arXiv 2302.13971; grouped queries, Ainslie et al. 2023, arXiv 2305.13245.
 """
@@ -29,15 +30,19 @@ from amenable.policy.decoder import has_llamas_shape
 from amenable.policy.layout import Block, Layout, laid_out
 
 
-def written_down(model: Any) -> bool:
-    """True if `hidden_states` is the forward of `model`: its shape, float32 weights on a CPU, nothing hooked into it."""
+def written_down(model: Any, kinds: Sequence[torch.dtype] = (torch.float32,)) -> bool:
+    """True if `states_at` is the forward of `model`: its shape, weights of one of `kinds` on a CPU, nothing hooked into it.
+
+    A policy's are float32 only, since its law is that of `transformers`, whose stream has the precision of the weights.
+    """
     if not has_llamas_shape(model) or model.device.type != "cpu" or model.training or "forward" in vars(model):
         return False
     if getattr(model.config, "mlp_bias", False) or model.config.hidden_act != "silu":
         return False
     if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
         return False
-    return all(value.dtype == torch.float32 for value in model.parameters())
+    found = {value.dtype for value in model.base_model.parameters()}
+    return len(found) == 1 and found <= set(kinds)
 
 
 def hidden_states(model: Any, ids: torch.Tensor) -> torch.Tensor:
@@ -47,15 +52,25 @@ def hidden_states(model: Any, ids: torch.Tensor) -> torch.Tensor:
     return states_at(model, layout, torch.arange(ids.numel())).view(*ids.shape, -1)
 
 
+def states_from(
+    model: Any, contexts: Sequence[Sequence[int]], own: Sequence[Sequence[int]], starts: Sequence[int]
+) -> list[torch.Tensor]:
+    """Of each sequence `contexts[i] + own[i]` what the head reads from its place `starts[i]` on, (T, D) float32."""
+    layout = laid_out(contexts, own)
+    paths = [path[start:] for path, start in zip(layout.paths, starts, strict=True)]
+    found = states_at(model, layout, torch.tensor([place for path in paths for place in path]))
+    return list(torch.split(found, list(map(len, paths))))
+
+
 def states_at(model: Any, layout: Layout, at: torch.Tensor) -> torch.Tensor:
     """What the head reads, (K, D) float32, at the positions `at` (K,) of `layout`.
 
-    Products are computed in autocast's precision where it is on.
+    Products are computed in autocast's precision where it is on, else in that of the weights.
     """
     body = model.model
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else body.embed_tokens.weight.dtype
     with torch.autocast("cpu", enabled=False):
-        hidden = body.embed_tokens(layout.ids)
+        hidden = body.embed_tokens(layout.ids).float()
         cosine, sine = (part[0] for part in body.rotary_emb(hidden, position_ids=layout.places.unsqueeze(0)))
         for layer in body.layers:
             reader = layer.self_attn

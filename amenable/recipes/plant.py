@@ -60,12 +60,13 @@ class PlantSettings:
 
 @dataclass
 class Counts:
-    """What was done; `pieces` by (kind, form), `examples` texts of sentences."""
+    """What was done; sentences are lines of code; `pieces` by (kind, form), `examples` texts."""
 
     documents: int = 0
     into: int = 0
     sentences: int = 0
     sentences_into: int = 0
+    sentences_with: int = 0
     characters: int = 0
     missing: int = 0
     pieces: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -157,6 +158,7 @@ def _count(counts: Counts, text: str, truth: list[Planted], ends: Sequence[int],
     counts.into += into
     counts.sentences += sentences
     counts.sentences_into += sentences * into
+    counts.sentences_with += len({piece.start for piece in truth})
     counts.characters += len(text)
     for piece in truth:
         key = (piece.kind, piece.form)
@@ -178,13 +180,13 @@ def kinds_of(settings: PlantSettings) -> tuple[str, ...]:
 
 def build_report(settings: PlantSettings, counts: Counts, minutes: dict[str, float]) -> Report:
     """What was planted, by kind and form."""
-    planted = sum(counts.pieces.values())
-    share = planted / counts.sentences_into
+    unit = "lines" if settings.task == "pep8" else "sentences"
     lines = [
         f"{counts.documents:,} documents, {counts.characters / 1e6:,.2f} million characters; {counts.missing:,} could not be "
         "read and are left out.",
-        f"{planted:,} pieces in {counts.into:,} documents, in {share:.1%} of their sentences; "
-        f"{planted / counts.sentences:.1%} of all {counts.sentences:,} sentences.",
+        f"{sum(counts.pieces.values()):,} pieces in {counts.into:,} documents, in "
+        f"{counts.sentences_with / counts.sentences_into:.1%} of their {unit}; "
+        f"{counts.sentences_with / counts.sentences:.1%} of all {counts.sentences:,} {unit}.",
     ]
     table: list[list[Any]] = [
         [kind, form, count, counts.examples[kind, form]] for (kind, form), count in sorted(counts.pieces.items())

@@ -13,8 +13,10 @@ from tiny import byte_tokenizer, tiny_policy, tiny_seq2seq
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 
 from amenable.errors import ConfigError, DataError, FeedbackError, ModelError
+from amenable.feedback import reward_reading
 from amenable.feedback.reward_model import RewardModel, load_reward_model, new_reward_model
 from amenable.feedback.reward_reading import Encoded, Reads
+from amenable.policy import forward
 from amenable.policy.causal_lm import LoRA
 from amenable.policy.loading import load_policy
 
@@ -88,7 +90,7 @@ def test_the_score_is_read_at_the_last_token_whatever_stands_behind_it(tmp_path:
     assert model(PROMPTS, ANSWERS) == pytest.approx(alone, abs=1e-5)
     text = model.encode("ask: ", "yes")
     ids = text.ids
-    assert text == Encoded([*model.tokenizer("ask: yes")["input_ids"], 256], start=8)
+    assert text == Encoded([*model.tokenizer("ask: yes")["input_ids"], 256], start=8, prompt=5)
     assert len(text) == 9
     with torch.no_grad():
         hidden = model.model.base_model(input_ids=torch.tensor([ids])).last_hidden_state[0, -1]
@@ -278,3 +280,47 @@ def test_what_is_no_reward_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FeedbackError, match="is nan"):
         model(["a"], ["b"])
     assert model([], []) == []
+
+
+@pytest.mark.parametrize("reads", ["last", "answer"])
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_a_prompt_that_answers_share_is_read_once_and_nothing_is_padded(
+    kind: str, reads: Reads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = trained(tmp_path / "body", kind, reads=reads)
+    prompts = ["a prompt of some length: ", "another of some size: "] * 3
+    answers = ["yes", "", "no, and here is why it cannot be", "perhaps", "x" * 40, "no"]
+    texts = [model.encode(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+    assert [text.prompt for text in texts] == [len(prompt) for prompt in prompts]  # a byte is a token
+    read: list[int] = []
+    whole = forward._Gated.forward
+    monkeypatch.setattr(
+        forward._Gated, "forward", lambda ctx, hidden, *rest: (read.append(len(hidden)), whole(ctx, hidden, *rest))[1]
+    )
+    learner = model.trainable_copy()
+    found = []
+    for written in (True, False):
+        monkeypatch.setattr(reward_reading, "written_down", lambda *_, written=written: written)
+        rewards = learner.rewards(texts)
+        learner.model.zero_grad()
+        (rewards * torch.linspace(-1, 1, 6)).sum().backward()
+        slopes = [value.grad.flatten() for _, value in learner.trainable_parameters() if value.grad is not None]
+        found.append((torch.tensor(model(prompts, answers)), rewards.detach(), torch.cat(slopes)))
+    each_once = len(prompts[0]) + len(prompts[1]) - 1  # both begin with an a, which is read once, too
+    assert set(read) == {each_once + sum(len(text) - text.prompt for text in texts)}
+    for own, theirs in zip(*found, strict=True):
+        assert float((own - theirs).norm()) <= 1e-5 * float(theirs.norm())
+
+
+def test_a_bfloat16_body_is_read_nearer_to_float32_than_by_transformers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = trained(tmp_path / "body")
+    lowered = exact.frozen(torch.bfloat16)
+    texts = [exact.encode(prompt, answer * times) for prompt in PROMPTS for answer in ANSWERS for times in (1, 2)]
+    errors = []
+    for written in (True, False):
+        if not written:
+            monkeypatch.setattr(reward_reading, "written_down", lambda *_: False)
+        errors.append(float((lowered.features(texts) - exact.features(texts)).norm()))
+    assert 0 < errors[0] < errors[1]

@@ -65,3 +65,24 @@ def test_what_has_another_shape_is_decoded_by_its_own_forward(monkeypatch: pytes
         tiny_policy().sample(["ab"], n=2, decoding=Decoding(max_tokens=8))
     for policy in (tiny_policy("gpt2"), tiny_policy().trainable_copy(LoRA(rank=2))):
         assert len(policy.sample(["ab"], n=2, decoding=Decoding(max_tokens=8))) == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("heads", "kept"), [(6, 2), (4, 4), (4, 1)])
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_of_one_query_is_that_of_the_formula(dtype: torch.dtype, heads: int, kept: int, masked: bool) -> None:
+    """softmax(q k' / sqrt(d)) v in float64, of buffers with room behind the columns that are filled."""
+    generator = torch.Generator().manual_seed(0)
+    rows, columns, size = 5, 11, 8
+    query = torch.randn(rows, heads, size, generator=generator).to(dtype)
+    keys, values = (torch.randn(rows, kept, 32, size, generator=generator).to(dtype)[:, :, :columns] for _ in range(2))
+    visible = torch.arange(columns) >= torch.tensor([0, 3, 10, 1, 2]).view(-1, 1, 1) if masked else None
+    each = [part.double().repeat_interleave(heads // kept, 1) for part in (keys, values)]
+    scores = torch.einsum("rhd,rhtd->rht", query.double(), each[0]) / size**0.5
+    if visible is not None:
+        scores = scores.masked_fill(~visible, -torch.inf)
+    expected = torch.einsum("rht,rhtd->rhd", scores.softmax(-1), each[1]).flatten(1)
+    found = module.attend(query, keys, values, visible, size**-0.5)
+    assert found.dtype == dtype
+    near = 1e-6 if dtype == torch.float32 else 1e-2
+    assert float((found.double() - expected).norm() / expected.norm()) < near

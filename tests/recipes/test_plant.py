@@ -30,7 +30,7 @@ def test_planted_scored_and_checked(corpus: str, tmp_path: Path, capsys: pytest.
     assert main([*command, "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert "1 could not be read" in said
-    assert "20.0% of their sentences" in said
+    assert "in 20.0% of their sentences; " in said
     file = out / "planted.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     assert len(rows) == 61
