@@ -90,7 +90,7 @@ def attend(
 ) -> torch.Tensor:
     """(R, H d): one query a row, (R, H, d), of the T columns of K heads, (R, K, T, d), of which `visible` (R, 1, T) count.
 
-    On a CPU as two products a head, keys first: PyTorch's kernel is made for many queries (measured by `bench/sampling.py`).
+    On a CPU as two products a head, keys first: PyTorch's kernel is made for many queries (`bench/attention.py`).
     """
     rows, heads, size = query.shape
     if query.device.type != "cpu":

@@ -312,6 +312,18 @@ def test_a_prompt_that_answers_share_is_read_once_and_nothing_is_padded(
         assert float((own - theirs).norm()) <= 1e-5 * float(theirs.norm())
 
 
+def test_texts_of_one_prompt_are_read_side_by_side(tmp_path: Path) -> None:
+    """Whatever their order and the rows of a batch: prompts in the order of their longest text."""
+    model = trained(tmp_path / "body")
+    prompts, answers = ["a: ", "longer: ", "a: ", "longer: ", "b: "], ["x" * 9, "y", "", "z" * 50, "x"]
+    texts = [model.encode(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+    assert reward_reading.by_prompt(texts) == [4, 2, 0, 1, 3]
+    alone = torch.cat([model.features([text]) for text in texts])
+    for rows in (2, 3):
+        model.rows = rows
+        assert torch.allclose(model.features(texts), alone, atol=1e-5)
+
+
 def test_a_bfloat16_body_is_read_nearer_to_float32_than_by_transformers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
