@@ -67,7 +67,7 @@ def test_micro_batches_do_not_change_the_gradient(policy: CausalLM) -> None:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("adapter", [None, LoRA(rank=16)])  # rank 8 is at the edge: it depends on the processor's rounding
+@pytest.mark.parametrize("adapter", [None, LoRA(rank=16)])  # at rank 8 it depends on the processor's rounding
 def test_it_learns_to_say_what_it_was_shown(tmp_path: Path, precision: str, adapter: LoRA | None) -> None:
     copy = tiny_policy(scale=2.0).trainable_copy(adapter)
     rate = 1e-2
