@@ -4,7 +4,8 @@
     layer          y_s = x_s W_s + b_s, one batched matrix product for all seeds
 
 P is rounded up to a multiple of 16, so that the optimiser's vector instructions meet every seed's weights in the same
-places: seed i of 64 then gets the bits that it gets alone (CPU, float32, the same number of threads).
+places: seed i of 64 then gets the bits that it gets alone (CPU, float32, the same number of threads), where the processor
+multiplies a matrix alone as it does in a batch. Intel's do; on an AMD, MKL does not, and one seed differs by rounding.
 Weights and biases are drawn uniformly from +-1/sqrt(inputs of the layer), as torch.nn.Linear does.
 """
 

@@ -264,7 +264,9 @@ def test_smollm2_knows_a_docstring_by_likelihood_and_follows_the_position_when_a
     thinking = LocalJudge(policy, Question(noun="Summary", cot=True), rationale_tokens=16)
     [thought] = judged(thinking, functions[:1], true[:1], other[:1])
     assert thought.backward is not None
-    assert thought.forward.rationale != thought.backward.rationale  # each order is a question of its own
+    assert thought.forward.rationale
+    assert thought.backward.rationale
+    assert thought.forward.p_first != thought.backward.p_first  # each order is a question of its own
 
 
 @pytest.mark.slow

