@@ -30,6 +30,7 @@ from amenable.recipes.pretrain_report import data_tables, held_out, samples_tabl
 from amenable.recipes.settings import Recipe, setting
 from amenable.report.html import write
 from amenable.report.page import Column, Curves, Report, Section, Series, Table
+from amenable.report.svg import curve_svg
 from amenable.runs import Run
 
 FREE = ("objectives", "seeds")
@@ -65,7 +66,7 @@ def plan(settings: SuiteSettings) -> list[str]:
 
 
 def run(settings: SuiteSettings, folder: Path) -> Report:
-    """The suite in `folder`, an arm a folder OBJECTIVE-SEED; report.html at the end. Run again, it goes on."""
+    """The suite in `folder`, an arm a folder OBJECTIVE-SEED; report.html and plane.svg at the end. Run again, it goes on."""
     clock = prepare(settings.threads)
     _check(settings)
     record = Run.of(folder, settings, free=FREE)
@@ -84,8 +85,21 @@ def run(settings: SuiteSettings, folder: Path) -> Report:
     assert made is not None
     report = build_report(settings, found, data_tables(made), clock.minutes())
     write(report, folder / "report.html")
+    (folder / "plane.svg").write_text(plane_svg(found), encoding="utf-8")
     record.close()
     return report
+
+
+def plane_svg(found: dict[str, list[Arm]]) -> str:
+    """The plane as a picture: a point a training, NAME-SEED, with the interval of its samples' score."""
+    trained = [(f"{name}-{seed}", arm) for name, arms in found.items() for seed, arm in enumerate(arms)]
+    return curve_svg(
+        [held_out(arm.bits, clean=True).value for _, arm in trained],
+        [score(arm.samples) for _, arm in trained],
+        across_label="bits per byte, clean held-out documents",
+        up_label="score of samples",
+        names=[name for name, _ in trained],
+    )
 
 
 def one(settings: SuiteSettings, name: str, seed: int) -> PretrainSettings:

@@ -1,4 +1,4 @@
-"""A curve with its intervals as one SVG file that stands alone, for a paper or a slide; reports draw their own (`charts`)."""
+"""A curve, or points, with intervals as one SVG file that stands alone, for a paper; reports draw their own (`charts`)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,17 @@ from amenable.report.numbers import tick_text, ticks
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 640, 400, 64, 24, 24, 56
 
 
-def curve_svg(across: Sequence[float], up: Sequence[Estimate], *, across_label: str, up_label: str) -> str:
-    """Estimates `up` at the places `across`: a line through the means, a bar for each interval. What is nan is left out."""
-    points = [(x, one) for x, one in zip(across, up, strict=True) if not math.isnan(one.value)]
-    xs = [x for x, _ in points]
-    ys = [y for _, one in points for y in (one.value, one.low, one.high) if not math.isnan(y)]
+def curve_svg(
+    across: Sequence[float], up: Sequence[Estimate], *, across_label: str, up_label: str, names: Sequence[str] = ()
+) -> str:
+    """Estimates `up` at the places `across`: a line through the means, a bar for each interval. What is nan is left out.
+
+    `names`: one a point, written beside it, in place of the line.
+    """
+    named = zip(across, up, names or [""] * len(up), strict=True)
+    points = [(x, one, name) for x, one, name in named if not math.isnan(one.value)]
+    xs = [x for x, _, _ in points]
+    ys = [y for _, one, _ in points for y in (one.value, one.low, one.high) if not math.isnan(y)]
     x_marks, y_marks = (ticks(min(values, default=0), max(values, default=1)) for values in (xs, ys))
 
     def place(x: float, y: float) -> tuple[float, float]:
@@ -37,13 +43,16 @@ def curve_svg(across: Sequence[float], up: Sequence[Estimate], *, across_label: 
     for mark in x_marks:
         x, y = place(mark, y_marks[0])
         parts.append(_text(x, y + 18, tick_text(mark, x_marks[1] - x_marks[0]), "middle"))
-    ends = [place(x, one.value) for x, one in points]
-    for (x, one), at in zip(points, ends, strict=True):
+    ends = [place(x, one.value) for x, one, _ in points]
+    for (x, one, name), at in zip(points, ends, strict=True):
         if not math.isnan(one.low + one.high):
             parts.append(_line(place(x, one.low), place(x, one.high), "#1f5c8f"))
+        side = -8 if at[0] > _WIDTH / 2 else 8  # the name stands towards the middle
         parts.append(f'<circle cx="{at[0]}" cy="{at[1]}" r="4" fill="#1f5c8f"/>')
+        parts.append(_text(at[0] + side, at[1] + 4, name, "end" if side < 0 else "start") if name else "")
     line = " ".join(f"{x},{y}" for x, y in ends)
-    parts.append(f'<polyline points="{line}" fill="none" stroke="#1f5c8f" stroke-width="2"/>')
+    if not names:
+        parts.append(f'<polyline points="{line}" fill="none" stroke="#1f5c8f" stroke-width="2"/>')
     parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 12, across_label, "middle"))
     parts.append(_text(_LEFT, _TOP - 8, up_label, "start"))
     return (

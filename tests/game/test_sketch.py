@@ -50,3 +50,6 @@ def test_the_picture_is_to_scale_and_leaves_out_what_is_not_known() -> None:
     bars = [one.attrib for one in drawn.iter(f"{SVG}line") if one.attrib["stroke"] != "#ddd"]
     assert [float(bar["y1"]) - float(bar["y2"]) for bar in bars] == pytest.approx([160, 160])
     assert "a < b" in {text.text for text in drawn.iter(f"{SVG}text")}
+    apart = ET.fromstring(curve_svg([0, 1, 4], known, across_label="a", up_label="y", names=["one", "none", "two < 3"]))
+    assert not list(apart.iter(f"{SVG}polyline"))  # points with names are not joined
+    assert {"one", "two < 3"} <= {text.text for text in apart.iter(f"{SVG}text")}
