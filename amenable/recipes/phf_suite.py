@@ -91,8 +91,8 @@ def run(settings: SuiteSettings, folder: Path) -> Report:
 
 
 def plane_svg(found: dict[str, list[Arm]]) -> str:
-    """The plane as a picture: a point a training, NAME-SEED, with the interval of its samples' score."""
-    trained = [(f"{name}-{seed}", arm) for name, arms in found.items() for seed, arm in enumerate(arms)]
+    """The plane as a picture: a point a training, with the interval of its samples' score."""
+    trained = [(name, arm) for name, arms in found.items() for arm in arms]
     return curve_svg(
         [held_out(arm.bits, clean=True).value for _, arm in trained],
         [score(arm.samples) for _, arm in trained],

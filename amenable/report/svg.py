@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from html import escape
+from itertools import cycle
 
 from amenable.evaluation.interval import Estimate
 from amenable.report.numbers import tick_text, ticks
 
+_COLOURS = ("#1f5c8f", "#c2571a", "#2f7d4f", "#8a4b9c", "#a3862a", "#5a6169")
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 640, 400, 64, 24, 24, 56
 
 
@@ -17,7 +19,7 @@ def curve_svg(
 ) -> str:
     """Estimates `up` at the places `across`: a line through the means, a bar for each interval. What is nan is left out.
 
-    `names`: one a point, written beside it, in place of the line.
+    `names`: one a point; those of a name have a colour, said at the right, and no line joins them.
     """
     named = zip(across, up, names or [""] * len(up), strict=True)
     points = [(x, one, name) for x, one, name in named if not math.isnan(one.value)]
@@ -44,15 +46,19 @@ def curve_svg(
         x, y = place(mark, y_marks[0])
         parts.append(_text(x, y + 18, tick_text(mark, x_marks[1] - x_marks[0]), "middle"))
     ends = [place(x, one.value) for x, one, _ in points]
+    colours = dict(zip(dict.fromkeys(name for _, _, name in points), cycle(_COLOURS), strict=False))
     for (x, one, name), at in zip(points, ends, strict=True):
+        colour = colours[name]
         if not math.isnan(one.low + one.high):
-            parts.append(_line(place(x, one.low), place(x, one.high), "#1f5c8f"))
-        side = -8 if at[0] > _WIDTH / 2 else 8  # the name stands towards the middle
-        parts.append(f'<circle cx="{at[0]}" cy="{at[1]}" r="4" fill="#1f5c8f"/>')
-        parts.append(_text(at[0] + side, at[1] + 4, name, "end" if side < 0 else "start") if name else "")
+            parts.append(_line(place(x, one.low), place(x, one.high), colour))
+        parts.append(f'<circle cx="{at[0]}" cy="{at[1]}" r="4" fill="{colour}"/>')
+    for place_in_list, (name, colour) in enumerate(colours.items() if names else ()):
+        y = _TOP + 18 * (place_in_list + 1)
+        parts.append(f'<circle cx="{_WIDTH - _RIGHT - 8}" cy="{y - 4}" r="4" fill="{colour}"/>')
+        parts.append(_text(_WIDTH - _RIGHT - 20, y, name, "end"))
     line = " ".join(f"{x},{y}" for x, y in ends)
     if not names:
-        parts.append(f'<polyline points="{line}" fill="none" stroke="#1f5c8f" stroke-width="2"/>')
+        parts.append(f'<polyline points="{line}" fill="none" stroke="{_COLOURS[0]}" stroke-width="2"/>')
     parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 12, across_label, "middle"))
     parts.append(_text(_LEFT, _TOP - 8, up_label, "start"))
     return (

@@ -53,3 +53,6 @@ def test_the_picture_is_to_scale_and_leaves_out_what_is_not_known() -> None:
     apart = ET.fromstring(curve_svg([0, 1, 4], known, across_label="a", up_label="y", names=["one", "none", "two < 3"]))
     assert not list(apart.iter(f"{SVG}polyline"))  # points with names are not joined
     assert {"one", "two < 3"} <= {text.text for text in apart.iter(f"{SVG}text")}
+    dots = [one.attrib["fill"] for one in apart.iter(f"{SVG}circle")]
+    assert dots[:2] == dots[2:]  # the points, and what their colours mean
+    assert len(set(dots)) == 2
