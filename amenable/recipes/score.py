@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from amenable import durable
-from amenable.errors import ConfigError, DataError, nearest
+from amenable.errors import ConfigError, DataError, FeedbackError, nearest
 from amenable.feedback.personal_data import RULES
 from amenable.feedback.scorers import (
     Rated,
@@ -37,7 +37,7 @@ from amenable.feedback.scorers import (
 from amenable.feedback.segments import Unit
 from amenable.progress import EVERY, bar, duration, say
 from amenable.recipes.environment import Clock, command_of, machine, versions
-from amenable.recipes.scoring import Job, Progress, Workers, chunks, quantiles
+from amenable.recipes.scoring import Account, Done, Job, Progress, Workers, chunks, quantiles
 from amenable.recipes.settings import Recipe, setting
 from amenable.report.html import write
 from amenable.report.page import Block, Headline, Headlines, Report, Section, Table
@@ -52,6 +52,7 @@ PII = {"presidio": presidio_scorer, "scrubadub": scrubadub_scorer}
 DETOXIFY = ("unitary/unbiased-toxic-roberta", "toxicity", "sigmoid")
 """The paper's classifier as it stands on the hub: its name there, its label, its activation."""
 FREE = ("processes",)
+GIVE_UP = 10  # documents on which a scorer fails, and no other: there is nothing to go on for
 _SHARES = (0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 
 
@@ -121,7 +122,7 @@ def run(settings: ScoreSettings, folder: Path) -> Report:
     clock.lap("scoring")
     account = progress.account
     if not account.sums["documents"]:
-        reasons = "; ".join(f"{count:,}: {reason}" for reason, count in account.missing.most_common(3)) or "it is empty"
+        reasons = "; ".join(f"{count:,}: {reason}" for reason, count in account.missing.most_common()) or "it is empty"
         raise DataError(f"no document of {corpus.name} was scored ({reasons}).", "check the corpus, field= and task=")
     speed = {"bytes": account.sums["bytes"] - before, "seconds": time.monotonic() - began, "cpu_seconds": seconds}
     if not (folder / SUMMARY).exists():
@@ -134,18 +135,27 @@ def run(settings: ScoreSettings, folder: Path) -> Report:
 
 
 def _score(settings: ScoreSettings, corpus: Corpus, job: Job, progress: Progress) -> float:
-    """Every document that was not read before; the CPU seconds that it took."""
+    """Every document that was not read before; the CPU seconds that it took.
+
+    Until a document has scores nothing is written: a scorer that fails on the first ten, or on all, is a mistake to be mended.
+    """
     workers = Workers(job, _processes(settings))
     waiting = corpus.documents(progress.read)
     if settings.limit:
         waiting = islice(waiting, max(0, settings.limit - progress.read))
+    held: list[Done] = []
     seconds, said = 0.0, time.monotonic()
     known = corpus.total > 0 and not settings.limit
     try:
         with bar(f"scoring {corpus.name}, in {'kB' if known else 'documents'}") as tell:
             for done in workers.map(chunks(waiting, settings.chunk)):
-                progress.add(done)
+                held.append(done)
                 seconds += done.seconds
+                if not progress.account.sums["documents"] and not any(chunk.rows for chunk in held):
+                    _refuse(job, held, GIVE_UP)
+                    continue
+                while held:
+                    progress.add(held.pop(0))
                 if known:
                     tell(progress.size // 1000, max(corpus.total, progress.size) // 1000)
                 elif settings.limit:
@@ -155,7 +165,24 @@ def _score(settings: ScoreSettings, corpus: Corpus, job: Job, progress: Progress
                     say(f"{progress.read:,} documents, {progress.size / 1e6:,.1f} MB; how many there are is not known")
     finally:
         workers.close()
+    _refuse(job, held, 1)
+    for done in held:
+        progress.add(done)
     return seconds
+
+
+def _refuse(job: Job, held: list[Done], most: int) -> None:
+    """Errors: FeedbackError if the scorer failed on `most` documents or more, and on none it did not."""
+    failed = sum(done.failed for done in held)
+    if failed >= most:
+        account = Account()
+        for done in held:
+            account.add(done.account)
+        reason = next(reason for reason in account.first if reason.startswith(f"{job.scorer.name} failed"))
+        raise FeedbackError(
+            f"{reason}, on {failed:,} of {failed:,} documents; the first: {account.first[reason]}",
+            "mend the scorer, then go on with --out: no document is counted as missing yet",
+        )
 
 
 def corpus_of(settings: ScoreSettings) -> Corpus:
@@ -266,8 +293,10 @@ def build_report(
             rows,
         ),
     ]
-    why: list[list[Any]] = [[reason, count] for reason, count in account.missing.most_common()]
-    missing = Table("Documents that are missing", ["why", "documents"], why or [["none", 0]])
+    why: list[list[Any]] = [
+        [reason, count, account.first.get(reason, "")] for reason, count in account.missing.most_common()
+    ]
+    missing = Table("Documents that are missing", ["why", "documents", "the first"], why or [["none", 0, ""]])
     return Report(
         title=f"Scores of {settings.corpus} by {settings.task}",
         summary=told,

@@ -38,6 +38,7 @@ from amenable.task.scored_corpus import SCORED, ScoredDocument, to_line
 
 PROGRESS = "progress.jsonl"
 DOCUMENTS = 256  # in a chunk at most, besides its bytes
+_TOLD = 200  # characters of an error's message at most
 _WIDTH = math.log(1.01)
 _SUMS = (
     "documents", "characters", "bytes", "segments", "missing_segments", "above", "total",
@@ -57,10 +58,11 @@ class Job:
 
 @dataclass
 class Account:
-    """What is known of the scores: sums over documents (see `of`), and two histograms."""
+    """What is known of the scores: sums over documents, two histograms, and of each reason why one is missing the first."""
 
     sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_SUMS, 0))
     missing: Counter[str] = field(default_factory=Counter)
+    first: dict[str, str] = field(default_factory=dict)
     segments: Counter[str] = field(default_factory=Counter)
     documents: Counter[str] = field(default_factory=Counter)
 
@@ -76,17 +78,23 @@ class Account:
         if known:
             self.documents[_bin(total / n)] += 1
 
+    def miss(self, reason: Missing, document: Document) -> None:
+        """Count a document that has no scores."""
+        self.missing[str(reason)] += 1
+        self.first.setdefault(str(reason), f"{document.id}{reason.told}")
+
     def add(self, row: dict[str, Any]) -> None:
         """Add what `as_row` wrote."""
         for name, value in row["sums"].items():
             self.sums[name] += value
         self.missing.update(row["missing"])
+        self.first = row.get("first", {}) | self.first
         self.segments.update(row["segments"])
         self.documents.update(row["documents"])
 
     def as_row(self) -> dict[str, Any]:
         """Plain values."""
-        return {"sums": self.sums, "missing": self.missing, "segments": self.segments, "documents": self.documents}
+        return dict(vars(self))
 
     def mean(self) -> Estimate:
         """The mean score of a segment, 95% by the ratio estimator's linearised variance over documents."""
@@ -140,35 +148,40 @@ def _value(key: str) -> float:
 
 @dataclass(frozen=True)
 class Done:
-    """What came of a chunk: the rows' bytes, what they add to the account, documents and bytes read, CPU seconds."""
+    """What came of a chunk: the rows' bytes, what they add to the account, documents and bytes read, CPU seconds.
+
+    `failed` are the documents on which the scorer failed.
+    """
 
     rows: bytes
     account: dict[str, Any]
     read: int
     size: int
     seconds: float
+    failed: int = 0
 
 
 def score_chunk(job: Job, documents: Sequence[Document]) -> Done:
     """Read and score a chunk; what cannot be read or scored is counted with the reason, and is no row."""
-    began, account, rows = time.process_time(), Account(), []
+    began, account, rows, failed = time.process_time(), Account(), [], 0
     texts: list[tuple[Document, str, Mapping[str, Any]]] = []
     for document in documents:
         try:
             texts.append((document, *_text(document, job)))
         except Missing as reason:
-            account.missing[str(reason)] += 1
+            account.miss(reason, document)
     answers = _segments(job, [text for _, text, _ in texts])
     for (document, text, facts), found in zip(texts, answers, strict=True):
         if isinstance(found, Missing):
-            account.missing[str(found)] += 1
+            account.miss(found, document)
+            failed += 1
             continue
         scores = tuple(None if s is None else 0.0 - s for s in found.scores) if job.high_is_good else found.scores
         scored = ScoredDocument(document.id, text, found.ends, scores, facts)
         account.see(scored, len(text.encode("utf-8", "surrogatepass")))
         rows.append(to_line(scored))
     size = sum(document.size for document in documents)
-    return Done(b"".join(rows), account.as_row(), len(documents), size, time.process_time() - began)
+    return Done(b"".join(rows), account.as_row(), len(documents), size, time.process_time() - began, failed)
 
 
 def _text(document: Document, job: Job) -> tuple[str, Mapping[str, Any]]:
@@ -186,7 +199,8 @@ def _segments(job: Job, texts: list[str]) -> list[Segments | Missing]:
         return list(job.scorer.by_segment(texts))
     except Exception as error:
         if len(texts) == 1:
-            return [Missing(f"{job.scorer.name} failed: {type(error).__name__}")]
+            told = f": {error}"[:_TOLD] if str(error) else ""
+            return [Missing(f"{job.scorer.name} failed: {type(error).__name__}", told)]
     return [_segments(job, [text])[0] for text in texts]
 
 

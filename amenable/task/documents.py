@@ -35,7 +35,11 @@ PYTHON, PROSE, FUNCTIONS = "python", "prose", "functions"
 
 
 class Missing(Exception):
-    """Why a document has no text."""
+    """Why a document is not there; what is `told` of this one, besides."""
+
+    def __init__(self, reason: str, told: str = "") -> None:
+        super().__init__(reason)
+        self.told = told
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import pytest
 
 from amenable import durable
 from amenable.cli import main
-from amenable.errors import ConfigError, DataError
+from amenable.errors import ConfigError, DataError, FeedbackError
 from amenable.feedback.scorers import Rated, pep8_scorer
 from amenable.recipes.score import RECIPE, ScoreSettings, scorer_of
 from amenable.recipes.scoring import Account, Job, quantiles, score_chunk
@@ -139,6 +139,7 @@ def test_rows_and_a_function_of_the_users(tmp_path: Path, capsys: pytest.Capture
     assert [one.scores for one in found] == [(-1.0, 0.0, None), (0.0,)]
     said = capsys.readouterr().out
     assert "good failed: AssertionError" in said
+    assert "c.jsonl.gz:4" in said
     assert "1 segments have no score" in said
     assert (
         main([*command, f"task={tmp_path}/f.py:trl", "segments=document", "limit=2", "--out", str(tmp_path / "t")]) == 0
@@ -191,7 +192,36 @@ def test_one_bad_text_does_not_cost_the_others() -> None:
         "fussy failed: ValueError": 1,
         "the document is longer than longest=50 characters": 1,
     }
-    assert done.read == 4
+    assert done.account["first"]["fussy failed: ValueError"] == "1: ['bad']"
+    assert (done.read, done.failed) == (4, 1)
+
+
+def test_a_scorer_that_fails_on_all_is_told_of_and_may_be_mended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = tmp_path / "c.jsonl"
+    corpus.write_text('{"text": ""}\n' + "".join(json.dumps({"text": f"Text {i}."}) + "\n" for i in range(40)))
+    command = [
+        "score",
+        str(corpus),
+        f"task={tmp_path}/f.py:fussy",
+        "chunk=1",
+        "processes=1",
+        "--out",
+        str(tmp_path / "r"),
+    ]
+    (tmp_path / "f.py").write_text("def fussy(texts):\n    raise ValueError('no such column')\n")
+    assert main(command) == FeedbackError.exit_code
+    said = capsys.readouterr().err
+    assert "fussy failed: ValueError, on 10 of 10 documents; the first: c.jsonl:2: no such column" in said
+    (tmp_path / "f.py").write_text(
+        "def fussy(texts):\n    assert not any(f' {i}.' in t for t in texts for i in range(9))\n    return [0.5] * len(texts)\n"
+    )
+    assert main(command) == 0
+    assert [one.id for one in read_scored(tmp_path / "r")] == [f"c.jsonl:{i}" for i in range(11, 42)]
+    account = json.loads((tmp_path / "r" / "summary.json").read_text())
+    assert account["missing"] == {"the document is empty": 1, "fussy failed: AssertionError": 9}
+    assert account["first"]["fussy failed: AssertionError"] == "c.jsonl:2"
 
 
 def test_the_account_is_right() -> None:
