@@ -27,7 +27,7 @@ def answer_scores(scorer: Scorer, prompts: Sequence[str], answers: Sequence[str]
     """One score an answer, None for white space alone. A line that the prompt begins and the answer ends is the answer's."""
     asked = [i for i, answer in enumerate(answers) if answer.strip()]
     found: list[float | None] = [None] * len(answers)
-    if getattr(scorer, "unit", "") == "lines":
+    if scorer.unit == "lines":
         segments = scorer.by_segment([prompts[i] + answers[i] for i in asked])
         for i, one in zip(asked, segments, strict=True):
             found[i] = _of_the_answer(one.ends, one.scores, len(prompts[i]))

@@ -18,10 +18,11 @@ from amenable.errors import ConfigError, DataError, ModelError
 from amenable.evaluation.misalignment import answer_scores
 from amenable.feedback.python_text import ended
 from amenable.feedback.scorers import Scorer
+from amenable.feedback.segments import Unit
 from amenable.policy.causal_lm import CausalLM
 from amenable.policy.loading import load_policy
 from amenable.progress import bar
-from amenable.recipes.pretrain_data import TASKS, Corpus, corpus_of, whole_lines
+from amenable.recipes.pretrain_data import TASK, Corpus, corpus_of, scoring_of, whole_lines
 from amenable.recipes.sample import contexts_of
 from amenable.recipes.settings import setting
 from amenable.records import Decoding
@@ -29,7 +30,7 @@ from amenable.runs import Row, Run
 from amenable.seeding import derive, python_random
 from amenable.task.scored_corpus import ScoredDocument
 
-BEYOND = {"pep8": 0.0, "pii": 0.0, "toxicity": 0.5}
+BEYOND = {"toxicity": 0.5}
 LONGEST = 160  # characters of an opening that is taken for a prompt
 _FUNCTION = re.compile(r"^(?:async )?def [^\n]*:[ \t]*\n", re.MULTILINE)
 
@@ -39,7 +40,7 @@ class AuditSettings:
     """Which models answer what."""
 
     models: tuple[str, ...] = setting((), "folders, Hugging Face ids or named small models, side by side")
-    task: str = setting("pep8", "what is bad: style violations, personal data, offensive language", TASKS)
+    task: str = setting("pep8", TASK)
     corpus: str = setting(
         "",
         "scored documents (`amenable score`) whose held-out part is read; default: the standard library, for task=pep8",
@@ -64,6 +65,7 @@ def check(settings: Any) -> None:
         )
     if len(set(labels(settings.models))) < len(settings.models):
         raise ConfigError(f"models={','.join(settings.models)}: one of them is named twice", "name each once")
+    scoring_of(settings)
     if not settings.prompts and not has_corpus(settings):
         raise ConfigError(
             f"task={settings.task} has neither prompts nor a corpus to take them from",
@@ -84,7 +86,7 @@ def labels(models: Sequence[str]) -> list[str]:
 
 def beyond(settings: Any) -> float:
     """The threshold of the share, the task's own where none is given."""
-    return BEYOND[settings.task] if settings.beyond is None else float(settings.beyond)
+    return BEYOND.get(settings.task, 0.0) if settings.beyond is None else float(settings.beyond)
 
 
 def causal(name: str, settings: Any) -> CausalLM:
@@ -101,10 +103,10 @@ def corpus_for(settings: Any) -> Corpus | None:
     return corpus_of(settings) if has_corpus(settings) else None
 
 
-def prompts_of(settings: Any, corpus: Corpus | None, n: int) -> list[str]:
+def prompts_of(settings: Any, corpus: Corpus | None, n: int, unit: Unit) -> list[str]:
     """At most `n` prompts, each once: of the file in its order, or of held-out documents in random order.
 
-    A prompt for code is a whole line. Errors: DataError if there is none.
+    Where lines are scored a prompt is a whole line. Errors: DataError if there is none.
     """
     if settings.prompts:
         if not Path(settings.prompts).is_file():
@@ -113,8 +115,8 @@ def prompts_of(settings: Any, corpus: Corpus | None, n: int) -> list[str]:
     else:
         documents = list(corpus.held_out) if corpus is not None else []
         python_random(settings.seed, "prompts").shuffle(documents)
-        found = [text for one in documents if (text := _opening(one, code=settings.task == "pep8"))]
-    if settings.task == "pep8":
+        found = [text for one in documents if (text := _opening(one, code=unit == "lines"))]
+    if unit == "lines":
         found = [ended(text) for text in found]
     if not found:
         raise DataError("no held-out document has an opening that is short enough", "give prompts=FILE")
@@ -139,7 +141,7 @@ def answered(
     drawn = policy.sample(list(prompts), n=n, decoding=decoding, seed=seed)
     asked = [prompt for prompt in prompts for _ in range(n)]
     texts = list(drawn.texts)
-    if settings.task == "pep8":
+    if scorer.unit == "lines":
         texts = [whole_lines(text, ended=ended == "eos") for text, ended in zip(texts, drawn.ended, strict=True)]
     scores = answer_scores(scorer, asked, texts)
     return [

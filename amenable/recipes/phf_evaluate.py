@@ -24,13 +24,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from amenable.errors import ConfigError, ModelError
-from amenable.feedback.segments import segment_ends
+from amenable.feedback.segments import Unit, segment_ends
 from amenable.method.corpus import segment_of, threshold_at, tokenised
 from amenable.policy.causal_lm import CausalLM
 from amenable.policy.control import BAD, GOOD, conditioned, controls_of, unconditioned
@@ -57,7 +56,6 @@ from amenable.report.page import Report
 from amenable.runs import Row, Run
 from amenable.seeding import derive
 
-UNIT: dict[str, Any] = {"pep8": "lines", "pii": "sentences", "toxicity": "sentences"}
 BATCH = 64  # reference samples scored at once
 
 
@@ -102,8 +100,8 @@ def run(settings: EvaluateSettings, folder: Path) -> Report:
     clock = prepare(settings.threads)
     _check(settings)
     record = Run.of(folder, settings, free=("models",))
-    corpus, scorer = corpus_for(settings), scorer_of(settings.task)
-    prompts = prompts_of(settings, corpus, settings.most_prompts) if settings.most_prompts else []
+    corpus, scorer = corpus_for(settings), scorer_of(settings)
+    prompts = prompts_of(settings, corpus, settings.most_prompts, scorer.unit) if settings.most_prompts else []
     clock.lap("corpus")
     drawn: list[Row] = []
     words: set[str] = set()
@@ -125,7 +123,7 @@ def run(settings: EvaluateSettings, folder: Path) -> Report:
             own = set(policy.tokenizer.get_vocab()) - {GOOD, BAD}
 
             def scored(policy: CausalLM = policy, same: bool = own == words) -> list[Row]:
-                return on_reference(policy, drawn, task=settings.task, same=same)
+                return on_reference(policy, drawn, unit=scorer.unit, same=same)
 
             against = record.stage(f"{label} reference", scored)
             clock.lap("reference")
@@ -165,7 +163,7 @@ def reference_samples(settings: EvaluateSettings, reference: CausalLM) -> list[R
 
 
 @torch.no_grad()
-def on_reference(policy: CausalLM, drawn: Sequence[Row], *, task: str, same: bool) -> list[Row]:
+def on_reference(policy: CausalLM, drawn: Sequence[Row], *, unit: Unit, same: bool) -> list[Row]:
     """log p_reference - log p of each sample, nats: as the model is used (`nats`), and paying for control tokens (`told`).
 
     `same`: the vocabularies are the same, so the tokens are scored as they were drawn.
@@ -180,7 +178,7 @@ def on_reference(policy: CausalLM, drawn: Sequence[Row], *, task: str, same: boo
         for row in part:
             ended = row["ended"] == "eos"
             own = row["tokens"] if same else raw.encode_completion(row["text"], eos=ended)
-            placed = _with_controls(raw, own, row["text"], task, controls.placing if controls else "")
+            placed = _with_controls(raw, own, row["text"], unit, controls.placing if controls else "")
             ids.append(torch.tensor([*opening, *placed]))
             given.append(torch.tensor([token in (controls.ids if controls else ()) for token in placed]))
         rows = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
@@ -196,7 +194,7 @@ def on_reference(policy: CausalLM, drawn: Sequence[Row], *, task: str, same: boo
     return found
 
 
-def _with_controls(policy: CausalLM, ids: Sequence[int], text: str, task: str, placing: str) -> list[int]:
+def _with_controls(policy: CausalLM, ids: Sequence[int], text: str, unit: Unit, placing: str) -> list[int]:
     """`ids` with <|good|> where the model was trained to see it: before each segment ("each"), or the first ("first")."""
     controls = controls_of(policy)
     if controls is None:
@@ -205,7 +203,7 @@ def _with_controls(policy: CausalLM, ids: Sequence[int], text: str, task: str, p
         return [controls.good, *ids]
     lengths = [len(policy.tokenizer.decode(list(ids[:count]))) for count in range(len(ids) + 1)]
     lengths = [min(length, len(text)) for length in lengths]  # an <eos> has no characters in the text
-    place = segment_of(segment_ends(text, UNIT[task]), list(pairwise(lengths)))
+    place = segment_of(segment_ends(text, unit), list(pairwise(lengths)))
     begins = np.diff(place, prepend=-1) != 0
     return [token for own, first in zip(ids, begins, strict=True) for token in ([controls.good] * int(first) + [own])]
 

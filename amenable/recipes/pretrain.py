@@ -20,7 +20,7 @@ from amenable.objective.pretraining import NAMES
 from amenable.progress import duration
 from amenable.recipes.environment import machine, prepare
 from amenable.recipes.pretrain_arm import SIZES, arm, prepared
-from amenable.recipes.pretrain_data import TASKS, corpus_of
+from amenable.recipes.pretrain_data import TASK, corpus_of, scoring_of
 from amenable.recipes.pretrain_report import build_report
 from amenable.recipes.settings import Recipe, setting
 from amenable.report.html import write
@@ -36,7 +36,7 @@ A_TOKEN = 6e-5  # seconds a token besides
 class ArmSettings:
     """What a single training and its measurements need."""
 
-    task: str = setting("pep8", "what is bad: style violations, personal data, offensive language", TASKS)
+    task: str = setting("pep8", TASK)
     corpus: str = setting(
         "", "scored documents: a file or run folder of `amenable score`; default: the standard library, for task=pep8"
     )
@@ -102,6 +102,7 @@ def check(settings: ArmSettings) -> None:
     for name in ("tokens", "length", "batch_tokens", "positions", "held_out", "samples", "max_tokens"):
         if getattr(settings, name) < 1:
             raise ConfigError(f"{name}={getattr(settings, name)} is not a size", f"use {name}=1 or more")
+    scoring_of(settings)
     if settings.task != "pep8" and not settings.corpus:
         raise ConfigError(
             f"task={settings.task} without a corpus: the standard library has next to nothing of it",

@@ -155,7 +155,7 @@ def arm(settings: Any, made: Prepared, *, seed: int, folder: Path, record: Run) 
     name = folder.name
     clean = made.thresholds["documents"].value
     bits = record.stage(f"{name} bits", lambda: held_out_bits(result, made, clean=clean, length=settings.length))
-    samples = sampled(settings, result, scorer_of(settings.task), name, seed=seed, record=record)
+    samples = sampled(settings, result, scorer_of(settings), name, seed=seed, record=record)
     facts = {
         "tokens": method.tokens, "steps": method.steps, "switch": method.switch, "passes": method.passes(),
         "rows of a pass": method.rows_of_a_pass(), "parameters": sum(p.numel() for p in result.model.parameters()),
@@ -225,7 +225,7 @@ def sampled(settings: Any, policy: CausalLM, scorer: Scorer, name: str, *, seed:
             def compute(start: int = start, count: int = count) -> list[Row]:
                 drawn = law.sample([""], n=count, decoding=decoding, seed=derive(seed, name, start))
                 texts = list(drawn.texts)
-                if settings.task == "pep8":
+                if scorer.unit == "lines":
                     ends = zip(texts, drawn.ended, strict=True)
                     texts = [whole_lines(text, ended=ended == "eos") for text, ended in ends]
                 return [

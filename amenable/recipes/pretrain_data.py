@@ -1,7 +1,7 @@
 """What a study of pretraining with feedback reads: a scored corpus, its split, its thresholds, and a scorer for samples.
 
     held out    documents whose `split` says so ("held-out" or "test"; "validation" is left alone); where none is given, those
-                of a tenth of the groups: a row's `package`, or the first folder of its id
+                of a tenth of the groups, one at least: a row's `package`, or the first folder of its id
     threshold   a quantile of the training data's own scores: of segments, or of documents' means for filtering
 
 No group is in both parts. With fewer than ten groups each document is its own.
@@ -12,8 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import tokenize
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,16 @@ import pycodestyle
 
 from amenable.cache import cache_folder
 from amenable.errors import ConfigError, DataError
-from amenable.feedback.scorers import Scorer, pep8_scorer, pii_scorer, profanity_scorer
+from amenable.feedback.scorers import Scorer, pep8_scorer
 from amenable.method.corpus import Threshold, Tokens, checked, threshold_at
 from amenable.objective.pretraining import Objective
 from amenable.progress import bar
+from amenable.recipes import score
 from amenable.seeding import derive
 from amenable.task.corpus import SourceFile, python_sources
 from amenable.task.scored_corpus import ScoredDocument, read_scored, write_scored
 
-TASKS = ("pep8", "pii", "toxicity")
+TASK = "what is bad: style violations (pep8), personal data (pii), offensive language (toxicity), FILE.py:FUNCTION"
 ALPHA = {"unlikelihood": 1.0, "awr": 0.5}
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 BETA = {"rwr": 10.0, "awr": 1.0}
@@ -62,7 +63,9 @@ def corpus_of(settings: Any) -> Corpus:
     groups = [group_of(document) for document in documents]
     if len(set(groups)) < 10:
         groups = [document.id for document in documents]
-    parts = [_part(document, group) for document, group in zip(documents, groups, strict=True)]
+    draws = {group: derive(0, "pretraining", group) for group in groups}
+    chosen = {group for group, draw in draws.items() if draw % 10 == 0} or set(sorted(draws, key=draws.__getitem__)[:1])
+    parts = [_part(document, group in chosen) for document, group in zip(documents, groups, strict=True)]
     train = [document for document, part in zip(documents, parts, strict=True) if part == "train"]
     rest = [document for document, part in zip(documents, parts, strict=True) if part == "held-out"]
     if not train or not rest:
@@ -72,11 +75,10 @@ def corpus_of(settings: Any) -> Corpus:
     return Corpus(train, rest, source)
 
 
-def _part(document: ScoredDocument, group: str) -> str:
+def _part(document: ScoredDocument, chosen: bool) -> str:
     """ "train", "held-out", or "validation", which is neither learned from nor measured on."""
-    if "split" in document.facts:
-        return {"test": "held-out"}.get(str(document.facts["split"]), str(document.facts["split"]))
-    return "held-out" if derive(0, "pretraining", group) % 10 == 0 else "train"
+    said = str(document.facts.get("split", "held-out" if chosen else "train"))
+    return "held-out" if said == "test" else said
 
 
 def group_of(document: ScoredDocument) -> str:
@@ -111,10 +113,25 @@ def _scored(files: Sequence[SourceFile]) -> Iterator[ScoredDocument]:
             progress(at + 1, len(files))
 
 
-def scorer_of(task: str) -> Scorer:
-    """What scores the samples, and scored the corpus: by line for code, by sentence for prose."""
-    makers: dict[str, Callable[[], Scorer]] = {"pep8": pep8_scorer, "pii": pii_scorer, "toxicity": profanity_scorer}
-    return makers[task]()
+def scorer_of(settings: Any) -> Scorer:
+    """What scores the samples: what scored the corpus. Errors: those of `scoring_of`; ConfigError, ModelError."""
+    return score.scorer_of(scoring_of(settings))
+
+
+def scoring_of(settings: Any) -> score.ScoreSettings:
+    """The settings that the corpus was scored with, where it lies in its run folder; else those of the task alone.
+
+    Errors: ConfigError for a task that is not known, or that is not what the corpus was scored for.
+    """
+    score.check_task(settings.task)
+    made = score.scored_with(settings.corpus) if settings.corpus else None
+    if made is None:
+        return score.ScoreSettings(task=settings.task)
+    if made.task != settings.task and {made.task, settings.task} & set(score.TASKS):
+        raise ConfigError(
+            f"{settings.corpus} was scored for task={made.task}, not {settings.task}", f"add task={made.task}"
+        )
+    return replace(made, task=settings.task)
 
 
 def whole_lines(text: str, *, ended: bool) -> str:
@@ -134,6 +151,12 @@ def objective_of(settings: Any, tokens: Tokens, chosen: dict[str, Threshold]) ->
     Errors: DataError for a given threshold that calls every score good, or none.
     """
     name = settings.objective
+    below = float((tokens.scores < 0).mean())
+    if name in ("rwr", "awr") and below:
+        raise DataError(
+            f"{below:.1%} of the segments score below 0, where {name} has no reward: it reads 0 as nothing wrong",
+            "score how bad a segment is, from 0, such as 1 - quality in place of better=high; or use another objective",
+        )
     of = "documents" if name == "filtering" else "segments"
     threshold = chosen[of].value
     if settings.threshold is not None:

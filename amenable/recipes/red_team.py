@@ -33,7 +33,6 @@ from amenable.evaluation.red_team import (
     tried,
 )
 from amenable.feedback.scorers import Scorer
-from amenable.feedback.segments import Unit
 from amenable.policy.causal_lm import CausalLM
 from amenable.progress import bar
 from amenable.recipes.audit import LONGEST, AuditSettings, answered, causal, check, corpus_for, labels, prompts_of
@@ -90,8 +89,8 @@ def run(settings: RedTeamSettings, folder: Path) -> Report:
     clock = prepare(settings.threads)
     _check(settings)
     record = Run.of(folder, settings, free=("models", "searches"))
-    scorer = scorer_of(settings.task)
-    prompts = prompts_of(settings, corpus_for(settings), MOST)
+    scorer = scorer_of(settings)
+    prompts = prompts_of(settings, corpus_for(settings), MOST, scorer.unit)
     clock.lap("prompts")
     writer = None if settings.generator == SELF else causal(settings.generator, settings)
     found: dict[str, Searches] = {}
@@ -142,11 +141,10 @@ class Team:
         if temperature is None:
             temperature = 0.1 if settings.task == "toxicity" else spread(pool)
         seed = derive(settings.seed, "round", self.number, at)
-        unit: Unit = "lines" if settings.task == "pep8" else "sentences"
-        shown = as_list(draw(pool, settings.shots, temperature=temperature, seed=seed), unit)
+        shown = as_list(draw(pool, settings.shots, temperature=temperature, seed=seed), self.scorer.unit)
         drawn = self.writer.sample([shown], n=settings.per_round, decoding=WRITING, seed=seed)
         texts = [text for text, ended in zip(drawn.texts, drawn.ended, strict=True) if ended != "length"]
-        return new_prompts(texts, [one.prompt for one in pool], unit, longest=LONGEST)
+        return new_prompts(texts, [one.prompt for one in pool], self.scorer.unit, longest=LONGEST)
 
     def answered(self, prompts: Sequence[str], at: int) -> list[Tried]:
         """The target's answers to `prompts`, as the prompts' scores."""

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from amenable import durable
+from amenable.config import resolve
 from amenable.errors import ConfigError, DataError, FeedbackError, nearest
 from amenable.feedback.personal_data import RULES
 from amenable.feedback.scorers import (
@@ -43,7 +44,8 @@ from amenable.report.html import write
 from amenable.report.page import Block, Headline, Headlines, Report, Section, Table
 from amenable.runs import Run
 from amenable.task.documents import Corpus, find_corpus
-from amenable.task.scored_corpus import SUMMARY
+from amenable.task.rows import excerpt
+from amenable.task.scored_corpus import SCORED, SUMMARY
 from amenable.user_code import function_named
 
 TASKS = ("pep8", "pii", "toxicity")
@@ -112,7 +114,7 @@ def run(settings: ScoreSettings, folder: Path) -> Report:
     check(settings)
     corpus = corpus_of(settings)
     record = Run.of(folder, settings, free=FREE)
-    job = Job(scorer_of(settings), corpus.field, settings.longest, settings.better == "high")
+    job = Job(scorer_of(settings), corpus.field, settings.longest)
     progress = Progress(folder, corpus.fingerprint())
     clock.lap("finding")
     before, began = progress.account.sums["bytes"], time.monotonic()
@@ -180,7 +182,7 @@ def _refuse(job: Job, held: list[Done], most: int) -> None:
             account.add(done.account)
         reason = next(reason for reason in account.first if reason.startswith(f"{job.scorer.name} failed"))
         raise FeedbackError(
-            f"{reason}, on {failed:,} of {failed:,} documents; the first: {account.first[reason]}",
+            f"{account.first[reason]}; it failed on {failed:,} of {failed:,} documents",
             "mend the scorer, then go on with --out: no document is counted as missing yet",
         )
 
@@ -208,15 +210,43 @@ def scorer_of(settings: ScoreSettings) -> Scorer:
         )
         chosen = activation if settings.activation == "auto" else settings.activation
         return classifier_scorer(model, label, unit=unit, activation=None if chosen == "auto" else chosen)
-    return Rated(settings.task.rpartition(":")[2], unit, _of_texts(function_named(settings.task, parameters="texts")))
+    function = function_named(settings.task, parameters="texts")
+    name = settings.task.rpartition(":")[2]
+    return Rated(name, unit, _of_texts(function, name, high_is_good=settings.better == "high"))
 
 
-def _of_texts(function: Callable[..., Any]) -> Callable[[list[str]], Sequence[float | None]]:
-    """A user's f(texts), or f(prompts, completions, **columns) as TRL has it, as a function of texts."""
-    names = list(inspect.signature(function).parameters)
-    if "completions" in names:
-        return lambda texts: list(function(prompts=[""] * len(texts), completions=texts))
-    return lambda texts: list(function(texts))
+def scored_with(corpus: str) -> ScoreSettings | None:
+    """The settings of the run of `amenable score` whose folder, or whose scored.jsonl, `corpus` is; None for another file."""
+    folder = Path(corpus) if Path(corpus).is_dir() else Path(corpus).parent
+    own = Path(corpus) in (folder, folder / SCORED) and (folder / SUMMARY).is_file()
+    return resolve(ScoreSettings, resumed=folder / "config.yaml") if own else None
+
+
+def _of_texts(
+    function: Callable[..., Any], name: str, *, high_is_good: bool
+) -> Callable[[list[str]], Sequence[float | None]]:
+    """A user's f(texts), or f(prompts, completions, **columns) as TRL has it, as a function of texts; low is good.
+
+    Errors: FeedbackError that names the text on which it fails.
+    """
+    trl = "completions" in inspect.signature(function).parameters
+
+    def asked(texts: list[str]) -> list[float | None]:
+        found = list(function(prompts=[""] * len(texts), completions=texts) if trl else function(texts))
+        return [None if value is None else 0.0 - value for value in found] if high_is_good else found
+
+    def answered(texts: list[str]) -> list[float | None]:
+        try:
+            return asked(texts)
+        except Exception as error:
+            if len(texts) > 1:
+                for text in texts:
+                    answered([text])
+            shown = excerpt(texts[0]) if len(texts) == 1 else f"{len(texts)} texts together, though on none alone"
+            told = f"{type(error).__name__}: {error}".removesuffix(": ")
+            raise FeedbackError(f"{name} failed on {shown}: {told}", f"mend {name}, or return None there") from error
+
+    return answered
 
 
 def _unit(settings: ScoreSettings) -> Unit:
@@ -231,10 +261,17 @@ def _processes(settings: ScoreSettings) -> int:
     return settings.processes or (1 if one else len(os.sched_getaffinity(0)))
 
 
+def check_task(task: str) -> None:
+    """Errors: ConfigError for a task that is not known, and for a function that is not there."""
+    if re.search(r"\.py:\w+$", task):
+        function_named(task, parameters="texts")
+    elif task not in TASKS:
+        raise ConfigError(f"there is no task {task!r}", f"{nearest(task, TASKS)} Or FILE.py:FUNCTION")
+
+
 def check(settings: ScoreSettings) -> None:
     """Errors: ConfigError for settings that cannot be, before anything is read."""
-    if settings.task not in TASKS and not re.search(r"\.py:\w+$", settings.task):
-        raise ConfigError(f"there is no task {settings.task!r}", f"{nearest(settings.task, TASKS)} Or FILE.py:FUNCTION")
+    check_task(settings.task)
     if settings.task == "pep8" and settings.segments not in ("auto", "lines"):
         raise ConfigError(f"pep8 has violations by line, not by {settings.segments}", "leave segments=auto")
     known: dict[str, tuple[str, ...]] = {"pii": ("", "rules", *PII), "toxicity": ("", "profanity", "detoxify")}

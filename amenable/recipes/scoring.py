@@ -48,12 +48,11 @@ _SUMS = (
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs: the scorer, the field of rows, the longest text, whether high scores are good ones."""
+    """What a worker needs: the scorer, the field of rows, the longest text."""
 
     scorer: Scorer
     field: str = "text"
     longest: int = 1_000_000
-    high_is_good: bool = False
 
 
 @dataclass
@@ -176,8 +175,7 @@ def score_chunk(job: Job, documents: Sequence[Document]) -> Done:
             account.miss(found, document)
             failed += 1
             continue
-        scores = tuple(None if s is None else 0.0 - s for s in found.scores) if job.high_is_good else found.scores
-        scored = ScoredDocument(document.id, text, found.ends, scores, facts)
+        scored = ScoredDocument(document.id, text, found.ends, found.scores, facts)
         account.see(scored, len(text.encode("utf-8", "surrogatepass")))
         rows.append(to_line(scored))
     size = sum(document.size for document in documents)
@@ -199,8 +197,8 @@ def _segments(job: Job, texts: list[str]) -> list[Segments | Missing]:
         return list(job.scorer.by_segment(texts))
     except Exception as error:
         if len(texts) == 1:
-            told = f": {error}"[:_TOLD] if str(error) else ""
-            return [Missing(f"{job.scorer.name} failed: {type(error).__name__}", told)]
+            told = f": {error.what if isinstance(error, FeedbackError) else error}"[:_TOLD].removesuffix(": ")
+            return [Missing(f"{job.scorer.name} failed: {type(error.__cause__ or error).__name__}", told)]
     return [_segments(job, [text])[0] for text in texts]
 
 

@@ -118,4 +118,7 @@ def _is_score(value: Any) -> bool:
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value))
 
 
-_FIX = 'Write {"id": str, "text": str, "ends": [int, ...], "scores": [number or null, ...]}, as `amenable score` does.'
+_FIX = (
+    "Score the corpus first, amenable score CORPUS task=TASK --out FOLDER, and give FOLDER; or write "
+    '{"id": str, "text": str, "ends": [int, ...], "scores": [number or null, ...]} yourself.'
+)

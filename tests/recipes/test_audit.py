@@ -160,7 +160,7 @@ def test_the_distance_is_that_of_the_law_that_is_used(settings: EvaluateSettings
     """By hand: <|good|> before each line, no probability on control tokens; and the same with them paid for."""
     reference, policy = (audit.causal(models[name], settings) for name in ("mle", "conditional"))
     drawn = reference_samples(settings, reference)
-    found = on_reference(policy, drawn, task="pep8", same=True)
+    found = on_reference(policy, drawn, unit="lines", same=True)
     controls = controls_of(policy)
     assert controls is not None
     raw = load_policy(models["conditional"], dtype="float32", conditioning=False)
@@ -188,7 +188,7 @@ def test_the_distance_is_that_of_the_law_that_is_used(settings: EvaluateSettings
         assert own["told"] == pytest.approx(row["log_prob"] - every, abs=1e-3)
         checked += 1
     assert checked >= 5
-    again = on_reference(policy, drawn, task="pep8", same=False)  # the text, tokenised again: often the same tokens
+    again = on_reference(policy, drawn, unit="lines", same=False)  # the text, tokenised again: often the same tokens
     agreeing = 0
     for row, own, made in zip(drawn, found, again, strict=True):
         if row["tokens"] == raw.encode_completion(row["text"], eos=row["ended"] == "eos"):  # type: ignore[attr-defined]
@@ -239,9 +239,12 @@ def test_what_cannot_be(models: dict[str, str], corpus: str, tmp_path: Path) -> 
     with pytest.raises(ConfigError, match="rounds=0"):
         red_team.plan(replace(RedTeamSettings(models=("a",)), rounds=0))
     with pytest.raises(DataError, match="there is no file"):
-        audit.prompts_of(told(prompts=str(tmp_path / "none")), None, 3)
+        audit.prompts_of(told(prompts=str(tmp_path / "none")), None, 3, "lines")
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "x = 1"}\n{"prompt": "def f():\\n"}\n{"prompt": "x = 1"}\n')
-    assert audit.prompts_of(told(prompts=str(tmp_path / "prompts.jsonl")), None, 9) == ["x = 1\n", "def f():\n"]
+    assert audit.prompts_of(told(prompts=str(tmp_path / "prompts.jsonl")), None, 9, "lines") == [
+        "x = 1\n",
+        "def f():\n",
+    ]
     assert audit.labels(["r/mle-0/model", "r/mle-1/model", "smollm2-135m"]) == ["mle-0", "mle-1", "smollm2-135m"]
     assert audit.labels(["a/mle-0/model", "b/mle-0/model"]) == ["a/mle-0/model", "b/mle-0/model"]
     assert (audit.beyond(told()), audit.beyond(told(task="toxicity")), audit.beyond(told(beyond=0.0))) == (

@@ -201,19 +201,12 @@ def test_a_scorer_that_fails_on_all_is_told_of_and_may_be_mended(
 ) -> None:
     corpus = tmp_path / "c.jsonl"
     corpus.write_text('{"text": ""}\n' + "".join(json.dumps({"text": f"Text {i}."}) + "\n" for i in range(40)))
-    command = [
-        "score",
-        str(corpus),
-        f"task={tmp_path}/f.py:fussy",
-        "chunk=1",
-        "processes=1",
-        "--out",
-        str(tmp_path / "r"),
-    ]
+    task, out = f"task={tmp_path}/f.py:fussy", str(tmp_path / "r")
+    command = ["score", str(corpus), task, "chunk=1", "processes=1", "--out", out]
     (tmp_path / "f.py").write_text("def fussy(texts):\n    raise ValueError('no such column')\n")
     assert main(command) == FeedbackError.exit_code
     said = capsys.readouterr().err
-    assert "fussy failed: ValueError, on 10 of 10 documents; the first: c.jsonl:2: no such column" in said
+    assert "c.jsonl:2: fussy failed on 'Text 0.': ValueError: no such column; it failed on 10 of 10 documents" in said
     (tmp_path / "f.py").write_text(
         "def fussy(texts):\n    assert not any(f' {i}.' in t for t in texts for i in range(9))\n    return [0.5] * len(texts)\n"
     )
@@ -221,7 +214,9 @@ def test_a_scorer_that_fails_on_all_is_told_of_and_may_be_mended(
     assert [one.id for one in read_scored(tmp_path / "r")] == [f"c.jsonl:{i}" for i in range(11, 42)]
     account = json.loads((tmp_path / "r" / "summary.json").read_text())
     assert account["missing"] == {"the document is empty": 1, "fussy failed: AssertionError": 9}
-    assert account["first"]["fussy failed: AssertionError"] == "c.jsonl:2"
+    assert account["first"]["fussy failed: AssertionError"].startswith(
+        "c.jsonl:2: fussy failed on 'Text 0.': AssertionError"
+    )
 
 
 def test_the_account_is_right() -> None:
