@@ -64,7 +64,8 @@ class ScoreSettings:
 
     corpus: str = setting(
         "",
-        "a file, folder or glob, JSONL(.gz), a data set OWNER/NAME, codeparrot, pile; of this machine: python, python:all, "
+        "a file, folder or glob, JSONL(.gz), Parquet, CSV, a saved data set, one of the hub: OWNER/NAME, codeparrot, pile; of this "
+        "machine: python, python:all, "
         "python:NAME,NAME, and their prose: prose, prose:all, prose:NAME,NAME",
     )
     task: str = setting("pep8", "how bad is a segment: pep8, pii, toxicity, or FILE.py:FUNCTION (texts -> numbers)")
@@ -147,7 +148,7 @@ def _score(settings: ScoreSettings, corpus: Corpus, job: Job, progress: Progress
         waiting = islice(waiting, max(0, settings.limit - progress.read))
     held: list[Done] = []
     seconds, said = 0.0, time.monotonic()
-    known = corpus.total > 0 and not settings.limit
+    known = corpus.total > 0 and not settings.limit and not corpus.table  # a table's bytes are not its texts'
     try:
         with bar(f"scoring {corpus.name}, in {'kB' if known else 'documents'}") as tell:
             for done in workers.map(chunks(waiting, settings.chunk)):

@@ -1,8 +1,8 @@
-"""The documents of a corpus, one at a time and in one order: text files, rows with a text, a data set on the hub.
+"""The documents of a corpus, one at a time and in one order: text files, rows with a text, data sets.
 
     a file, a folder, a glob    each text file is a document, its id its path; .jsonl, .json and .gz hold rows
     rows                        one JSON object a line with a field `text`; the id is the row's `id`, else FILE:LINE
-    NAME of the hub             streamed, never whole on the disk
+    data sets                   of the hub, saved on the disk, Parquet, CSV: see `task.tables`
     python, python:all, ...     the sources of this machine's Python (`task.corpus`)
     prose, prose:all, ...       what those sources say in English (`task.prose`)
     functions, functions:tests  the standard library's functions of at most 400 characters (`task.functions`), its tests' too
@@ -17,15 +17,17 @@ import glob
 import gzip
 import hashlib
 import io
+import itertools
 import json
 import re
 import tokenize
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from amenable.errors import ConfigError, DataError, nearest
+from amenable.task.tables import FOLDER, HUB, SUFFIXES, kind_of, table_rows
 
 ROWS = (".jsonl", ".jsonl.gz", ".json.gz", ".json", ".ndjson")
 NAMES = {"codeparrot": "codeparrot/codeparrot-clean", "pile": "monology/pile-uncopyrighted"}
@@ -59,7 +61,10 @@ class Document:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A corpus that has been found: `files` in order, or a data set's `name`. `total`: bytes on the disk, 0 if unknown."""
+    """A corpus that has been found: `files` in order, or a data set's `name`. `total`: bytes on the disk, 0 if unknown.
+
+    `table`: its kind, of a data set that the package `datasets` reads.
+    """
 
     name: str
     files: tuple[Path, ...] = ()
@@ -68,6 +73,7 @@ class Corpus:
     split: str = "train"
     total: int = 0
     sources: Sequence[Document] = ()
+    table: str = ""
 
     def fingerprint(self) -> str:
         """A hash of what is there, by names and sizes: a corpus that has changed is no longer the same one."""
@@ -78,12 +84,12 @@ class Corpus:
         """Every document from number `start` on. Errors: DataError."""
         if self.sources:
             yield from self.sources[start:]
-        elif self.files:
+        elif self.table:
+            yield from _of_table(self, start)
+        else:
             for number, document in enumerate(self._of_files()):
                 if number >= start:
                     yield document
-        else:
-            yield from _streamed(self, start)
 
     def _of_files(self) -> Iterator[Document]:
         for path in self.files:
@@ -106,23 +112,29 @@ def find_corpus(
     if corpus.split(":")[0] in (PYTHON, PROSE, FUNCTIONS):
         return _of_this_machine(corpus, tests=tests)
     path = Path(corpus).expanduser()
+    if table := kind_of(path):
+        return _of_tables(str(path), _tables(path), field, split, table)
     if path.is_dir():
         kept = [p for pattern in files for p in path.rglob(pattern)] + [p for p in path.rglob("*") if _is_rows(p)]
+        if not kept and (tables := _tables(path)):
+            return _of_tables(str(path), tables, field, split, FOLDER)
         return _of_paths(corpus, kept, path, field, f"Name what is to be read: files={','.join(files)} found nothing.")
     if path.is_file():
         return _of_paths(corpus, [path], path.parent, field, "")
     if any(sign in corpus for sign in "*?["):
         found = [Path(name) for name in glob.glob(str(path), recursive=True)]
+        if found and (table := kind_of(found[0])) in SUFFIXES.values() and {kind_of(one) for one in found} == {table}:
+            return _of_tables(corpus, sorted(found), field, split, table)
         return _of_paths(
             corpus, found, Path(), field, "Check the pattern; quote it, so that the shell leaves it alone."
         )
     name = NAMES.get(corpus, corpus)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or path.suffix in (*ROWS, ".py", ".txt", ".gz"):
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or path.suffix in (*ROWS, *SUFFIXES, ".py", ".txt", ".gz"):
         known = nearest(corpus, [*NAMES, PYTHON, PROSE, FUNCTIONS])
         raise DataError(
             f"There is no file or folder {corpus}.", f"Check the path, or name a data set OWNER/NAME; {known}"
         )
-    return Corpus(name, field=field or _FIELDS.get(name, "text"), split=split)
+    return Corpus(name, field=field or _FIELDS.get(name, "text"), split=split, table=HUB)
 
 
 def text_of(document: Document, field: str = "text") -> str:
@@ -146,7 +158,7 @@ def text_and_facts(document: Document, field: str = "text") -> tuple[str, Mappin
     value = row.get(field) if isinstance(row, dict) else None
     if not isinstance(value, str):
         raise Missing(f"the row has no text in `{field}`")
-    return value, {key: kept for key, kept in row.items() if key not in (field, "text", "id", "ends", "scores")}
+    return value, _facts(row, field)
 
 
 def _file_text(document: Document) -> str:
@@ -195,6 +207,15 @@ def _of_paths(corpus: str, paths: Sequence[Path], root: Path, field: str, fix: s
     return Corpus(corpus, files, root, field or "text", total=sum(map(_unpacked, files)))
 
 
+def _of_tables(name: str, files: Sequence[Path], field: str, split: str, table: str) -> Corpus:
+    total = sum(path.stat().st_size for path in files)
+    return Corpus(name, tuple(files), field=field or "text", split=split, total=total, table=table)
+
+
+def _tables(path: Path) -> list[Path]:
+    return sorted(one for one in path.rglob("*") if kind_of(one)) if path.is_dir() else [path]
+
+
 def _unpacked(path: Path) -> int:
     """Bytes of a file, of a gzipped one those that it says it holds (right for one of a single part below 4 GB)."""
     with open(path, "rb") as file:
@@ -212,12 +233,18 @@ def _is_rows(path: Path) -> bool:
 def _rows(path: Path, name: str) -> Iterator[Document]:
     """The lines of a file of rows; nothing is read but the `id`. Errors: DataError for a file that cannot be read."""
     try:
-        with _opened(path) as lines:
+        with _opened(path) as file:
+            first = file.readline()
+            lines: Iterable[str] = itertools.chain([first], file)
+            if first.lstrip().startswith("["):  # one list of objects
+                lines = map(json.dumps, json.loads(first + file.read()))
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield Document(_id_of(line) or f"{name}:{number}", len(line), line=line)
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}.", "Give JSONL in UTF-8, gzipped or not.") from error
+    except (OSError, EOFError, ValueError) as error:
+        raise DataError(
+            f"{path} cannot be read: {error}.", "Give JSONL, or a list, in UTF-8, gzipped or not."
+        ) from error
 
 
 def _opened(path: Path) -> IO[str]:
@@ -239,25 +266,18 @@ def _id_of(line: str) -> str:
     return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
 
 
-def _streamed(corpus: Corpus, start: int) -> Iterator[Document]:
-    """A data set of the hub, row by row. Errors: DataError with what to do without a network."""
-    try:
-        import datasets
-    except ImportError:
-        what = f"The data set {corpus.name} is fetched by the package `datasets`, and it is not installed."
-        raise DataError(what, "pip install 'amenable[hub]', or name a file, a folder, or `python`.") from None
-    try:
-        rows: Any = datasets.load_dataset(corpus.name, split=corpus.split, streaming=True)
-        for number, row in enumerate(rows.skip(start) if start else rows, start=start):
-            value = row.get(corpus.field)
-            text = value if isinstance(value, str) else None
-            line = None if text is not None else json.dumps({})
-            known = str(row["id"]) if isinstance(row.get("id"), str | int) else ""
-            yield Document(known or f"{corpus.name}:{number}", len(text or ""), text=text, line=line)
-    except (OSError, ValueError, RuntimeError) as error:  # what the package raises where there is no network
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise DataError(
-            f"{corpus.name} could not be fetched from the hub ({type(error).__name__}: {reason}).",
-            "Offline, use the corpus `python` (this machine's own sources), or a file of that data set: JSONL(.gz) with "
-            f"`{corpus.field}`, made where there is a network.",
-        ) from error
+def _of_table(corpus: Corpus, start: int) -> Iterator[Document]:
+    """The rows of a data set, with all that is plain in them."""
+    rows = table_rows(corpus.name, corpus.table, corpus.files, split=corpus.split, start=start)
+    for number, row in enumerate(rows, start=start):
+        value, name = row.get(corpus.field), row.get("id")
+        text = value if isinstance(value, str) else None
+        line = None if text is not None else json.dumps({})
+        known = str(name) if isinstance(name, str | int) else f"{corpus.name}:{number}"
+        facts = {key: kept for key, kept in row.items() if isinstance(kept, str | int | float | bool)}
+        yield Document(known, len(text or ""), text=text, line=line, facts=_facts(facts, corpus.field))
+
+
+def _facts(row: Mapping[str, Any], field: str) -> dict[str, Any]:
+    """What goes with a row's text."""
+    return {key: kept for key, kept in row.items() if key not in (field, "text", "id", "ends", "scores")}

@@ -10,7 +10,7 @@ import pytest
 
 from amenable.errors import ConfigError, DataError
 from amenable.task.corpus import ALIKE, SourceFile, python_sources, split_of, without_duplicates
-from amenable.task.documents import Missing, find_corpus, text_of
+from amenable.task.documents import Missing, find_corpus, text_and_facts, text_of
 
 ROWS = [{"id": "a", "text": "one"}, {"text": "two", "id": 7}, {"text": "three\u2028four"}]
 
@@ -74,6 +74,40 @@ def test_what_is_missing_has_a_reason(tmp_path: Path) -> None:
 def test_a_corpus_that_cannot_be_is_refused(name: str, error: type[Exception], complaint: str) -> None:
     with pytest.raises(error, match=complaint):
         find_corpus(name)
+
+
+def test_data_sets_as_people_keep_them(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = {"id": ["a", "b", "c"], "text": ["One.", None, "Drei. Ü"], "licence": ["MIT", "MIT", "BSD"], "n": [1, 2, 3]}
+    held = datasets.Dataset.from_dict(rows)
+    held.save_to_disk(tmp_path / "saved")
+    datasets.DatasetDict({"train": held, "test": held.select([2])}).save_to_disk(tmp_path / "parts")
+    (tmp_path / "hub" / "data").mkdir(parents=True)
+    held.to_parquet(tmp_path / "hub" / "data" / "train-00000-of-00001.parquet")
+    held.select([0]).to_parquet(tmp_path / "hub" / "data" / "test-00000-of-00001.parquet")
+    held.to_csv(tmp_path / "c.csv")
+    held.to_csv(tmp_path / "t.tsv", sep="\t")
+    (tmp_path / "list.json").write_text(json.dumps([held[i] for i in range(3)], indent=1))
+    facts = {"licence": "BSD", "n": 3}
+    for name in ("saved", "parts", "hub", "hub/data/train*.parquet", "c.csv", "t.tsv", "list.json"):
+        corpus = find_corpus(str(tmp_path / name))
+        found = list(corpus.documents())
+        assert [one.id for one in found] == ["a", "b", "c"], name
+        assert text_and_facts(found[2]) == ("Drei. Ü", facts), name
+        with pytest.raises(Missing, match="no text in `text`"):
+            text_of(found[1])
+        assert list(corpus.documents(2)) == found[2:]
+        assert corpus.fingerprint() == find_corpus(str(tmp_path / name)).fingerprint()
+    for name in ("parts", "hub"):
+        [one] = find_corpus(str(tmp_path / name), split="test").documents()
+        assert one.id in ("c", "a")
+        with pytest.raises(DataError, match="tset"):
+            next(find_corpus(str(tmp_path / name), split="tset").documents())
+    (tmp_path / "hub" / "a.py").write_text("x = 1\n")  # sources with a table among them are sources
+    assert [one.id for one in find_corpus(str(tmp_path / "hub")).documents()] == ["a.py"]
+    (tmp_path / "bad.parquet").write_bytes(b"no table")
+    with pytest.raises(DataError, match=r"bad\.parquet cannot be read"):
+        next(find_corpus(str(tmp_path / "bad.parquet")).documents())
 
 
 def test_a_data_set_without_a_network_says_what_to_do() -> None:
