@@ -1,7 +1,7 @@
 """What a study of pretraining with feedback reads: a scored corpus, its split, its thresholds, and a scorer for samples.
 
     held out    documents whose `split` says so ("held-out" or "test"; "validation" is left alone); where none is given, those
-                of a tenth of the groups, one at least: a row's `package`, or the first folder of its id
+                of a tenth of the groups, one at least: a row's `package` or `repo_name`, or the first folder of its id
     threshold   a quantile of the training data's own scores: of segments, or of documents' means for filtering
 
 No group is in both parts. With fewer than ten groups each document is its own.
@@ -83,7 +83,8 @@ def _part(document: ScoredDocument, chosen: bool) -> str:
 
 def group_of(document: ScoredDocument) -> str:
     """The package a document belongs to: documents of one are never on both sides."""
-    return str(document.facts.get("package") or document.id.replace("\\", "/").split("/")[0])
+    own = (document.facts.get(key) for key in ("package", "repo_name"))  # the second is CodeParrot's
+    return next((str(name) for name in own if name), "") or document.id.replace("\\", "/").split("/")[0]
 
 
 def scored_library() -> Path:

@@ -117,6 +117,7 @@ def test_no_package_is_on_both_sides(corpus: str) -> None:
     assert len(found.train) + len(found.held_out) == 80
     told = ScoredDocument("a/b.py", "x", (1,), (0.0,), {"package": "c"})
     assert group_of(told) == "c"
+    assert group_of(replace(told, facts={"repo_name": "own/er"})) == "own/er"
 
 
 def test_a_split_that_is_given_is_kept(tmp_path: Path) -> None:
@@ -130,6 +131,14 @@ def test_a_split_that_is_given_is_kept(tmp_path: Path) -> None:
     write_scored(tmp_path / "one.jsonl", documents[:1])
     with pytest.raises(DataError, match="held out"):
         corpus_of(replace(TINY, corpus=str(tmp_path / "one.jsonl")))
+
+
+def test_a_group_is_always_held_out(tmp_path: Path) -> None:
+    for groups in range(2, 12):
+        documents = [ScoredDocument(f"p{i}/m.py", "x\n", (2,), (0.0,)) for i in range(groups)]
+        write_scored(tmp_path / "scored.jsonl", documents)
+        found = corpus_of(replace(TINY, corpus=str(tmp_path / "scored.jsonl")))
+        assert 0 < len(found.held_out) < groups
 
 
 def test_bits_are_those_of_the_law_that_is_used(corpus: str) -> None:
