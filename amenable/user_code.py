@@ -1,6 +1,7 @@
 """What a user wrote in a Python file of their own, by name: FILE.py:NAME, or PACKAGE.MODULE:NAME.
 
-The file is run as it is: whoever names it trusts it. Its folder is importable while it runs, so that it may be split in two.
+The file is run as it is: whoever names it trusts it. Its folder is importable while it runs, so that it may be split in two. It
+is run once: named again, unchanged, it is the same module, and a model that it loads is not loaded again.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from types import ModuleType
 from typing import Any
 
 from amenable.errors import ConfigError, nearest
+
+_STAMP = "__amenable_stamp__"
 
 
 def object_named(text: str, *, key: str = "") -> Any:
@@ -65,7 +68,13 @@ def _run(path: Path, place: str, given: str) -> ModuleType:
     if not path.is_file():
         raise ConfigError(f"there is no file {place}", f"check the path in {given}")
     file = path.resolve()
-    name = f"_user_{path.stem}_{zlib.crc32(str(file).encode()):08x}"
+    name, stamp = (
+        f"_user_{path.stem}_{zlib.crc32(str(file).encode()):08x}",
+        (file.stat().st_mtime_ns, file.stat().st_size),
+    )
+    known = sys.modules.get(name)
+    if known is not None and vars(known).get(_STAMP) == stamp:
+        return known
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise ConfigError(f"{place} cannot be imported", "give a Python file")
@@ -79,6 +88,7 @@ def _run(path: Path, place: str, given: str) -> ModuleType:
         raise ConfigError(what, "mend it first") from error
     finally:
         sys.path.remove(str(file.parent))
+    setattr(module, _STAMP, stamp)
     return module
 
 

@@ -69,3 +69,18 @@ def test_an_error_in_the_file_is_told_with_its_line(file: Path) -> None:
     file.write_text("x = 1\ndef f(:\n")
     with pytest.raises(ConfigError, match=r"SyntaxError: .*\(line 2\)"):
         object_named(f"{file}:f")
+
+
+def test_a_file_is_run_once_until_it_changes(tmp_path: Path) -> None:
+    file = tmp_path / "heavy.py"
+    file.write_text("ran = []\ndef f(texts):\n    return ran\n")
+    first = object_named(f"{file}:f")
+    assert object_named(f"{file}:f") is first
+    assert object_named(f"{file}:ran") is first([])
+    file.write_text("def f(texts):\n    return 'mended'\n")
+    assert object_named(f"{file}:f")([]) == "mended"
+    file.write_text("def f(texts:\n")
+    with pytest.raises(ConfigError, match="cannot be run"):
+        object_named(f"{file}:f")
+    with pytest.raises(ConfigError, match="cannot be run"):
+        object_named(f"{file}:f")

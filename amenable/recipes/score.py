@@ -64,9 +64,8 @@ class ScoreSettings:
 
     corpus: str = setting(
         "",
-        "a file, folder or glob, JSONL(.gz), Parquet, CSV, a saved data set, one of the hub: OWNER/NAME, codeparrot, pile; of this "
-        "machine: python, python:all, "
-        "python:NAME,NAME, and their prose: prose, prose:all, prose:NAME,NAME",
+        "a file, folder or glob, JSONL(.gz), Parquet, CSV, a saved data set; of the hub: OWNER/NAME, codeparrot, pile; of this "
+        "machine: python, python:all, python:NAME,NAME, and their prose: prose, prose:all, prose:NAME,NAME",
     )
     task: str = setting("pep8", "how bad is a segment: pep8, pii, toxicity, or FILE.py:FUNCTION (texts -> numbers)")
     segments: str = setting(
