@@ -129,7 +129,7 @@ def find_corpus(
             corpus, found, Path(), field, "Check the pattern; quote it, so that the shell leaves it alone."
         )
     name = NAMES.get(corpus, corpus)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or path.suffix in (*ROWS, *SUFFIXES, ".py", ".txt", ".gz"):
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", name) or path.suffix in (*ROWS, *SUFFIXES, ".py", ".txt", ".gz"):
         known = nearest(corpus, [*NAMES, PYTHON, PROSE, FUNCTIONS])
         raise DataError(
             f"There is no file or folder {corpus}.", f"Check the path, or name a data set OWNER/NAME; {known}"

@@ -40,7 +40,8 @@ def table_rows(
             rows = datasets.load_from_disk(name)
             rows = rows[split].to_iterable_dataset() if isinstance(rows, dict) else rows.to_iterable_dataset()
         elif kind in (HUB, FOLDER):
-            rows = datasets.load_dataset(name, split=split, streaming=True)
+            own_name, _, configuration = name.partition(":") if kind == HUB else (name, "", "")
+            rows = datasets.load_dataset(own_name, configuration or None, split=split, streaming=True)
         else:
             own: dict[str, Any] = {"sep": "\t"} if kind == "csv" and files[0].suffix.lower() == ".tsv" else {}
             paths = [str(path) for path in files]

@@ -116,6 +116,8 @@ def test_a_data_set_without_a_network_says_what_to_do() -> None:
     assert (corpus.name, corpus.field) == ("codeparrot/codeparrot-clean", "content")
     with pytest.raises(DataError, match="use the corpus `python`"):
         next(corpus.documents())
+    with pytest.raises(DataError, match="own/set:part could not be fetched"):
+        next(find_corpus("own/set:part").documents())
 
 
 def test_this_machines_python_is_split_by_package() -> None:
