@@ -1,9 +1,11 @@
 """Data sets as the package `datasets` reads them, one row at a time: of the hub (streamed), saved on the disk, or tables.
 
-hub       OWNER/NAME                                    never whole on the disk
-saved     the folder of `Dataset.save_to_disk`          a `DatasetDict`'s part is `split`
-folder    a data set's files as the hub keeps them      Parquet in a folder; a part is told by the files' names
-parquet, csv, arrow    files of that kind               every row; .tsv is csv
+    hub       OWNER/NAME, or OWNER/NAME:CONFIGURATION       never whole on the disk
+    saved     the folder of `Dataset.save_to_disk`          a `DatasetDict`'s part is `split`
+    folder    a data set's files as the hub keeps them      Parquet in a folder; a part is told by the files' names
+    parquet, csv, arrow    files of that kind               every row; .tsv is csv
+
+Rows come in the set's own order, so that a number says where to go on.
 """
 
 from __future__ import annotations
