@@ -28,6 +28,7 @@ from amenable.seeding import derive
 from amenable.task.dialogue import Conversation, messages_of, opening, parted, plain, shared
 from amenable.task.reading import Row, hub_rows, rows_of
 from amenable.task.rows import excerpt, field
+from amenable.task.tables import kind_of
 
 SPLITS = ("train", "validation", "test")
 
@@ -197,7 +198,7 @@ def _rows(source: str | Path, split: str | None) -> tuple[Iterable[tuple[str, Ro
     if split is not None:
         _must_be_ours(split)
     rows = rows_of(path)
-    return (_with_pairs(rows) if path.is_dir() else rows), split is not None
+    return (_with_pairs(rows) if path.is_dir() and not kind_of(path) else rows), split is not None
 
 
 def _with_pairs(rows: Iterable[tuple[str, Row]]) -> Iterator[tuple[str, Row]]:

@@ -1,4 +1,4 @@
-"""Rows out of data files as people have them: JSONL, JSON, either of them gzipped, a run folder, a data set on the hub.
+"""Rows out of data files as people have them: JSONL, JSON, either gzipped, Parquet, CSV, a run folder, a data set on the hub.
 
 What a file is is told by its content, not by its name. Each row comes with where it stands, for the errors about it.
 """
@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from amenable.errors import DataError, nearest
 from amenable.task.rows import excerpt
+from amenable.task.tables import kind_of, table_rows
 
 Row = Mapping[str, Any]
 
@@ -22,8 +23,11 @@ _FORMS = "Give one JSON object a line (JSONL), or one JSON list of objects; eith
 
 
 def rows_of(path: Path) -> Iterator[tuple[str, Row]]:
-    """(where, row) for each row of a file, or of the closed stages of a run folder. Errors: DataError."""
-    if path.is_dir():
+    """(where, row) for each row of a file or saved data set, or of the closed stages of a run folder. Errors: DataError."""
+    if kind := kind_of(path):
+        for number, row in enumerate(table_rows(str(path), kind, [path]), start=1):
+            yield f"{path}, row {number}", row
+    elif path.is_dir():
         if not (path / "samples.jsonl").is_file():
             raise DataError(f"{path} is a folder without samples.jsonl.", "Give a file of pairs, or a run's folder.")
         yield from _closed(_lines(path / "samples.jsonl", torn=True))

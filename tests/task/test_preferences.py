@@ -429,6 +429,21 @@ def test_the_package_itself_on_a_folder_laid_out_like_the_hub(tmp_path: Path, mo
 # --- people's own
 
 
+def test_tables_and_saved_data_sets_are_read_like_lines(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = [{"prompt": f"Day {i} is", "chosen": " fine.", "rejected": " grim."} for i in range(5)]
+    expected = read(*rows, tmp_path=tmp_path)
+    held = datasets.Dataset.from_list(rows)
+    held.to_parquet(tmp_path / "p.parquet")
+    held.to_csv(tmp_path / "p.csv")
+    held.save_to_disk(tmp_path / "saved")
+    for name in ("p.parquet", "p.csv", "saved"):
+        assert load_comparisons(tmp_path / name) == expected, name
+    chats = [{"prompt": [USER], "chosen": [BLUE], "rejected": [GREEN]}]
+    datasets.Dataset.from_list(chats).to_parquet(tmp_path / "chats.parquet")
+    assert load_comparisons(tmp_path / "chats.parquet") == read(*chats, tmp_path=tmp_path)
+
+
 @needs_data
 def test_peoples_preferences_on_harmlessness() -> None:
     assert REAL is not None
