@@ -26,7 +26,7 @@ def main() -> None:
     torch.set_num_threads(1)
     pairs = list(islice(load_comparisons(sys.argv[1]), int(given.get("pairs", 64))))
     folder = Path(model_folder(given.get("model", "smollm2-135m")))
-    written = reward_reading.written_down
+    once = reward_reading.reads_once
     exact = torch.zeros(())
     print("| precision | forward | texts | CPU s, each repeat | distance from float32 |\n|---|---|---|---|---|")
     for dtype in ("float32", "bfloat16"):
@@ -37,7 +37,7 @@ def main() -> None:
         features: dict[str, torch.Tensor] = {}
         for _ in range(int(given.get("repeats", 2))):
             for name in seconds:
-                reward_reading.written_down = written if name == "of policies" else lambda *_: False
+                reward_reading.reads_once = once if name == "of policies" else lambda _: False
                 began = time.process_time()
                 features[name] = model.features(texts)
                 seconds[name].append(f"{time.process_time() - began:.2f}")

@@ -65,13 +65,18 @@ def by_prompt(texts: Sequence[Encoded]) -> list[int]:
     return sorted(range(len(texts)), key=lambda row: (longest[prompts[row]], prompts[row], len(texts[row])))
 
 
+def reads_once(model: Any) -> bool:
+    """Whether `states_read` reads a shared prompt once: the same states to rounding, which in bfloat16 is another one."""
+    return written_down(model, (torch.float32, torch.bfloat16))
+
+
 def states_read(model: Any, texts: Sequence[Encoded]) -> list[torch.Tensor]:
     """Of each text the states of the tokens that are read, (T, D) float32, by the body of the classifier `model`.
 
     Where the forward is written down (`policy.forward`), the prompts that the texts share are read once. Elsewhere padding
     stands behind a text, where nothing that counts can see it: no mask is needed.
     """
-    if written_down(model, (torch.float32, torch.bfloat16)):
+    if reads_once(model):
         prompts = [text.ids[: text.prompt] for text in texts]
         answers = [text.ids[text.prompt :] for text in texts]
         return states_from(model, prompts, answers, [text.start for text in texts])

@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional
 
 from amenable.errors import ConfigError, DataError, FeedbackError, ModelError
-from amenable.feedback.reward_reading import Encoded, Reads, by_prompt, encode, states_read
+from amenable.feedback.reward_reading import Encoded, Reads, by_prompt, encode, reads_once, states_read
 
 ROWS = 16  # texts read at once, of one prompt or of similar length
 
@@ -132,8 +132,8 @@ class RewardScore:
         return found
 
     def fingerprint(self) -> str:
-        """A hash of the body: its weights, and what they are computed in. Features of one fingerprint are the same."""
-        digest = hashlib.sha256()
+        """A hash of the body: its weights, and how they are computed. Features of one fingerprint are the same."""
+        digest = hashlib.sha256(b"prompts once" if reads_once(self.model) else b"")
         for name, value in sorted(self.model.base_model.state_dict().items()):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
