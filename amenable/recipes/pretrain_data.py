@@ -70,7 +70,8 @@ def corpus_of(settings: Any) -> Corpus:
     rest = [document for document, part in zip(documents, parts, strict=True) if part == "held-out"]
     if not train or not rest:
         raise DataError(
-            f"{source} has {len(train)} documents to learn from and {len(rest)} held out", "give more documents"
+            f"{source} has {len(train)} documents to learn from and {len(rest)} held out",
+            "give more documents; where rows have a `split`, some of them must say held-out, or test",
         )
     return Corpus(train, rest, source)
 
