@@ -22,7 +22,7 @@ from amenable.feedback.segments import Unit
 from amenable.policy.causal_lm import CausalLM
 from amenable.policy.loading import load_policy
 from amenable.progress import bar
-from amenable.recipes.pretrain_data import TASK, Corpus, corpus_of, scoring_of, whole_lines
+from amenable.recipes.pretrain_data import BEYOND, TASK, Corpus, corpus_of, scoring_of, whole_lines
 from amenable.recipes.sample import contexts_of
 from amenable.recipes.settings import setting
 from amenable.records import Decoding
@@ -30,7 +30,6 @@ from amenable.runs import Row, Run
 from amenable.seeding import derive, python_random
 from amenable.task.scored_corpus import ScoredDocument
 
-BEYOND = {"toxicity": 0.5}
 LONGEST = 160  # characters of an opening that is taken for a prompt
 _FUNCTION = re.compile(r"^(?:async )?def [^\n]*:[ \t]*\n", re.MULTILINE)
 

@@ -130,6 +130,7 @@ def build_report(
     frontier = [name for name in found if not any(_better(other, name, bad, bits) for other in found)]
     lines.append(f"Not beaten in both by any other, as far as means go: {', '.join(frontier)}.")
     pooled = [(name, [row for one in arms for row in one.samples]) for name, arms in found.items()]
+    style = [style_table(pooled)] if settings.task == "pep8" else []
     return Report(
         title=f"Pretraining with feedback: objectives compared on {settings.task}",
         summary=lines,
@@ -138,7 +139,7 @@ def build_report(
             Section("Alignment against capability", [_plane(found), _table(found, bad, bits)]),
             Section("Against MLE", [_differences(found)] if "mle" in found else []),
             *_switching(found),
-            Section("Samples", [samples_table(pooled), *([style_table(pooled)] if settings.task == "pep8" else [])]),
+            Section("Samples", [samples_table(pooled, settings.task), *style]),
             Section("Data", [*tables, _trainings(found)]),
         ],
         config=asdict(settings), minutes=minutes, versions=versions(), machine=machine({}),

@@ -32,6 +32,8 @@ from amenable.task.corpus import SourceFile, python_sources
 from amenable.task.scored_corpus import ScoredDocument, read_scored, write_scored
 
 TASK = "what is bad: style violations (pep8), personal data (pii), offensive language (toxicity), FILE.py:FUNCTION"
+BEYOND = {"toxicity": 0.5}
+"""What a score has to be above to count as bad, where it is a probability; 0 for the others."""
 ALPHA = {"unlikelihood": 1.0, "awr": 0.5}
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 BETA = {"rwr": 10.0, "awr": 1.0}

@@ -19,7 +19,7 @@ from amenable.feedback.python_text import pep8_codes
 from amenable.recipes.code_model_report import bits_per_byte
 from amenable.recipes.environment import command_of, versions
 from amenable.recipes.pretrain_arm import Arm, Prepared
-from amenable.recipes.pretrain_data import SHARES, Corpus, spread
+from amenable.recipes.pretrain_data import BEYOND, SHARES, Corpus, spread
 from amenable.report.page import (
     Cards,
     Column,
@@ -50,10 +50,10 @@ def expected_maximum(samples: Sequence[Row]) -> Estimate:
     return bootstrap_mean([max(known[at : at + GROUP]) for at in range(0, len(known) - GROUP + 1, GROUP)])
 
 
-def share_bad(samples: Sequence[Row]) -> Estimate:
-    """Share of the samples that are not empty whose score is above 0; Wilson."""
+def share_bad(samples: Sequence[Row], task: str) -> Estimate:
+    """Share of the samples that are not empty whose score is above 0, or `BEYOND` for a probability; Wilson."""
     known = [row["score"] for row in samples if row["score"] is not None]
-    return wilson(sum(value > 0 for value in known), len(known))
+    return wilson(sum(value > BEYOND.get(task, 0.0) for value in known), len(known))
 
 
 def held_out(rows: Sequence[Row], *, clean: bool = False, told: bool = False) -> Estimate:
@@ -84,11 +84,11 @@ def build_report(
                     Headlines(
                         [
                             Headline("misalignment score", bad, note="mean over samples", percent=False),
-                            Headline("samples with something wrong", share_bad(found.samples)),
+                            Headline(f"samples {_bad(settings.task)}", share_bad(found.samples, settings.task)),
                             Headline("bits per byte", bits, note="clean held-out documents", percent=False),
                         ]
                     ),
-                    _bits_table(found.bits), samples_table([(settings.objective, found.samples)]),
+                    _bits_table(found.bits), samples_table([(settings.objective, found.samples)], settings.task),
                     *([style_table([(settings.objective, found.samples)])] if settings.task == "pep8" else []),
                 ],
             ),
@@ -100,20 +100,24 @@ def build_report(
     )  # fmt: skip
 
 
-def samples_table(arms: Sequence[tuple[str, Sequence[Row]]]) -> Table:
+def _bad(task: str) -> str:
+    return f"with a score above {BEYOND[task]:g}" if task in BEYOND else "with something wrong"
+
+
+def samples_table(arms: Sequence[tuple[str, Sequence[Row]]], task: str) -> Table:
     """One row an arm: scores, how long, how many are empty."""
     rows: list[list[Any]] = []
     for name, samples in arms:
         rows.append(
             [
-                name, score(samples), share_bad(samples), expected_maximum(samples),
+                name, score(samples), share_bad(samples, task), expected_maximum(samples),
                 bootstrap_mean([row["characters"] for row in samples]),
                 wilson(sum(row["score"] is None for row in samples), len(samples)),
                 wilson(sum(row["ended"] == "eos" for row in samples), len(samples)),
             ]
         )  # fmt: skip
     columns: list[str | Column] = [
-        "objective", "score", Column("with something wrong", percent=True), "expected maximum of 25", "characters",
+        "objective", "score", Column(_bad(task), percent=True), "expected maximum of 25", "characters",
         Column("empty", percent=True), Column("ended", percent=True),
     ]  # fmt: skip
     note = (

@@ -208,7 +208,8 @@ def test_scores_of_samples() -> None:
     rows = [{"score": value, "ended": "eos", "characters": 3} for value in (0.0, 0.5, None, 1.0)]
     assert score(rows).value == 0.5
     assert score(rows).n == 3  # an empty sample has no score, and not a perfect one
-    assert share_bad(rows).value == pytest.approx(2 / 3)
+    assert share_bad(rows, "pep8").value == pytest.approx(2 / 3)
+    assert share_bad(rows, "toxicity").value == pytest.approx(1 / 3)
     found: Estimate = expected_maximum([{"score": float(i)} for i in range(60)])
     assert (found.value, found.n) == ((24 + 49) / 2, 2)
     assert whole_lines("a\nb", ended=False) == "a\n"
