@@ -10,7 +10,8 @@ from itertools import cycle
 from amenable.evaluation.interval import Estimate
 from amenable.report.numbers import tick_text, ticks
 
-_COLOURS = ("#1f5c8f", "#c2571a", "#2f7d4f", "#8a4b9c", "#a3862a", "#5a6169")
+_COLOURS = ("#1d5f8f", "#b5541c", "#2b7a4b", "#7a4f9a", "#8a6a00", "#a8326b", "#0f7f86", "#5a6169")
+"""Those of the page's series (style.css, --s0 to --s7)."""
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 640, 400, 64, 24, 24, 56
 
 

@@ -56,3 +56,8 @@ def test_the_picture_is_to_scale_and_leaves_out_what_is_not_known() -> None:
     dots = [one.attrib["fill"] for one in apart.iter(f"{SVG}circle")]
     assert dots[:2] == dots[2:]  # the points, and what their colours mean
     assert len(set(dots)) == 2
+    arms = list("abcdefgh")
+    many = ET.fromstring(curve_svg(range(8), known[:1] * 8, across_label="a", up_label="y", names=arms))
+    assert (
+        len({one.attrib["fill"] for one in many.iter(f"{SVG}circle")}) == 8
+    )  # six objectives, and some of them switched
