@@ -20,7 +20,7 @@ from amenable.sandbox import Sandbox
 
 TESTS = ["assert f(2) == 4", "assert f([1, 2]) == [1, 2, 1, 2]"]
 RIGHT = "def f(x):\n    return x * 2\n"
-SLOWEST = 3.0  # seconds: the limit of 1 twice, and some
+SLOWEST = 10.0  # seconds: the limit of 1 twice, and the removal of what it made, on a machine that others use too
 
 
 @pytest.fixture(scope="module")
