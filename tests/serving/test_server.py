@@ -489,8 +489,8 @@ LONG = {"model": "tiny", "prompt": "q", "max_tokens": 200, "temperature": 2, "se
 
 def test_a_full_queue_says_when_to_come_back(slow: None, policy: CausalLM) -> None:
     with serving(policy, requests=1, waiting=2) as server, ThreadPoolExecutor(3) as pool:
-        waiting = [pool.submit(raw, server, "POST", "/v1/completions", LONG | {"max_tokens": 12}) for _ in range(3)]
-        wait_for(lambda: server.worker.waiting == 2)
+        waiting = [pool.submit(raw, server, "POST", "/v1/completions", LONG | {"max_tokens": 24}) for _ in range(3)]
+        wait_for(lambda: server.worker.running and server.worker.waiting == 2)
         status, headers, told = raw(server, "POST", "/v1/completions", LONG)
         assert (status, told["error"]["code"], told["error"]["type"]) == (429, "queue_full", "rate_limit_error")
         assert 1 <= int(headers["Retry-After"]) <= 60
