@@ -68,10 +68,8 @@ def _run(path: Path, place: str, given: str) -> ModuleType:
     if not path.is_file():
         raise ConfigError(f"there is no file {place}", f"check the path in {given}")
     file = path.resolve()
-    name, stamp = (
-        f"_user_{path.stem}_{zlib.crc32(str(file).encode()):08x}",
-        (file.stat().st_mtime_ns, file.stat().st_size),
-    )
+    name = f"_user_{path.stem}_{zlib.crc32(str(file).encode()):08x}"
+    stamp = (file.stat().st_mtime_ns, file.stat().st_size)
     known = sys.modules.get(name)
     if known is not None and vars(known).get(_STAMP) == stamp:
         return known

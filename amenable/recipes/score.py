@@ -153,8 +153,9 @@ def _score(settings: ScoreSettings, corpus: Corpus, job: Job, progress: Progress
             for done in workers.map(chunks(waiting, settings.chunk)):
                 held.append(done)
                 seconds += done.seconds
-                if not progress.account.sums["documents"] and not any(chunk.rows for chunk in held):
-                    _refuse(job, held, GIVE_UP)
+                if not progress.account.sums["documents"] and not done.rows:  # nor has any that is held
+                    if done.failed:
+                        _refuse(job, held, GIVE_UP)
                     continue
                 while held:
                     progress.add(held.pop(0))
@@ -218,8 +219,9 @@ def scorer_of(settings: ScoreSettings) -> Scorer:
 def scored_with(corpus: str) -> ScoreSettings | None:
     """The settings of the run of `amenable score` whose folder, or whose scored.jsonl, `corpus` is; None for another file."""
     folder = Path(corpus) if Path(corpus).is_dir() else Path(corpus).parent
-    own = Path(corpus) in (folder, folder / SCORED) and (folder / SUMMARY).is_file()
-    return resolve(ScoreSettings, resumed=folder / "config.yaml") if own else None
+    made = folder / "config.yaml"
+    own = Path(corpus) in (folder, folder / SCORED) and (folder / SUMMARY).is_file() and made.is_file()
+    return resolve(ScoreSettings, resumed=made) if own else None
 
 
 def _of_texts(

@@ -39,8 +39,10 @@ def table_rows(
     try:
         rows: Any
         if kind == SAVED:
-            rows = datasets.load_from_disk(name)
-            rows = rows[split].to_iterable_dataset() if isinstance(rows, dict) else rows.to_iterable_dataset()
+            held = datasets.load_from_disk(name)
+            if isinstance(held, dict) and split not in held:
+                raise DataError(f"{name} has no part {split!r}.", nearest(split, [str(known) for known in held]))
+            rows = (held[split] if isinstance(held, dict) else held).to_iterable_dataset()
         elif kind in (HUB, FOLDER):
             own_name, _, configuration = name.partition(":") if kind == HUB else (name, "", "")
             rows = datasets.load_dataset(own_name, configuration or None, split=split, streaming=True)
@@ -49,8 +51,6 @@ def table_rows(
             paths = [str(path) for path in files]
             rows = datasets.load_dataset(kind, data_files={"train": paths}, split="train", streaming=True, **own)
         yield from rows.skip(start) if start else rows
-    except KeyError as error:
-        raise DataError(f"{name} has no part {split!r}.", nearest(split, [str(known) for known in rows])) from error
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         told = f"({type(error).__name__}: {reason})."
